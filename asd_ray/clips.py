@@ -1,0 +1,101 @@
+"""A clip's identity: which machine, which individual (ID), which split, normal or not.
+
+Everything downstream (features, training, scores, tables) refers to a clip by these columns and never looks at a
+file name again. The layouts that turn file names into clips are in :mod:`asd_ray.datasets.layouts`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+Split = Literal["train", "test"]
+Label = Literal["normal", "anomaly", "unknown"]
+EvaluationSplit = Literal["select", "holdout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One recording.
+
+    Attributes:
+        path: file, relative to the data set's root, with forward slashes; unique in a data set.
+        machine: machine type, as the data set spells it (``fan``, ``ToyCar``).
+        id: the individual machine (DCASE 2020: ``"00"``) or the section (DCASE 2021 and later).
+        split: ``train`` (normal clips only) or ``test``.
+        label: ``normal``, ``anomaly``, or ``unknown`` where the data set hides it.
+        domain: ``source``, ``target``, or ``none`` where the data set has no domains.
+        part: which release the clip belongs to: ``dev`` (development) or ``eval`` (evaluation and its additional
+            training clips), ``none`` where the data set has no such division. Decides select and holdout.
+        attributes: what else the name says (DCASE 2022: ``car_A1_spd_28V``), else empty.
+        sample_rate: in Hz, from the file's header.
+        frames: length in samples per channel, from the file's header.
+        channels: number of channels, from the file's header.
+    """
+
+    path: str
+    machine: str
+    id: str
+    split: Split
+    label: Label
+    domain: str = "none"
+    part: str = "none"
+    attributes: str = ""
+    sample_rate: int = 0
+    frames: int = 0
+    channels: int = 1
+
+    @property
+    def class_name(self) -> str:
+        """The class that a machine-ID classifier learns: machine and ID, ``fan_00``."""
+        return f"{self.machine}_{self.id}"
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.sample_rate if self.sample_rate else 0.0
+
+
+CLIP_FIELDS = tuple(field.name for field in fields(Clip))
+
+
+def stable_hash(*parts: object) -> int:
+    """A 64-bit hash of the parts' text that is the same in every process and on every machine."""
+    digest = hashlib.blake2b("\x1f".join(str(part) for part in parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def class_names(clips: Iterable[Clip]) -> list[str]:
+    """The classes of a set in a fixed order (machine, then ID), taken from its training clips."""
+    return sorted({clip.class_name for clip in clips if clip.split == "train"})
+
+
+def evaluation_splits(clips: Sequence[Clip]) -> dict[str, EvaluationSplit]:
+    """Which labelled test clips choose a trial (``select``) and which only report it (``holdout``).
+
+    Where the data set has labelled test clips of a development and of an evaluation part, these are the two splits
+    (DCASE 2020: development IDs select, evaluation IDs are held out). Otherwise the test clips of every machine, ID,
+    domain and label are ordered by a hash of their names and dealt out in turn, so the division is stratified, about
+    even, and the same wherever the files lie. Normal and anomalous clips of an ID start on the same side: an ID with a
+    single clip of each keeps both together and so has an AUC on one side instead of none on either.
+
+    Returns:
+        ``path -> "select" | "holdout"`` for every test clip with a known label.
+    """
+    labelled = [clip for clip in clips if clip.split == "test" and clip.label != "unknown"]
+    parts = {clip.part for clip in labelled}
+    if {"dev", "eval"} <= parts:
+        return {clip.path: "holdout" if clip.part == "eval" else "select" for clip in labelled}
+    strata: dict[tuple[str, ...], list[Clip]] = defaultdict(list)
+    for clip in labelled:
+        strata[clip.machine, clip.id, clip.domain, clip.label].append(clip)
+    splits: dict[str, EvaluationSplit] = {}
+    sides: tuple[EvaluationSplit, EvaluationSplit] = ("select", "holdout")
+    for (machine, machine_id, domain, _), members in strata.items():
+        first = stable_hash("side", machine, machine_id, domain) % 2
+        ordered = sorted(members, key=lambda clip: (stable_hash("clip", clip.path), clip.path))
+        for rank, clip in enumerate(ordered):
+            splits[clip.path] = sides[(first + rank) % 2]
+    return splits

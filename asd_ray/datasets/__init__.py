@@ -1,0 +1,1 @@
+"""Where recordings come from: layouts, downloads, synthetic machines, checks."""

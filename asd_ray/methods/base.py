@@ -1,0 +1,89 @@
+"""What a method is to the training loop, which knows none by name.
+
+Legend: B batch, F mel bands, T frames, D embedding, C classes.
+
+A method is a network with one or more stages that are trained one after the other. A stage is a module whose
+``forward`` is one whole training step's loss, so that ``DistributedDataParallel`` can wrap it; all that a resumed run
+needs (queue, key encoder, memory bank) is in its parameters and buffers. After the last stage the method embeds clips.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from asd_ray.config import OptimiserConfig
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a method must know of the data to be built.
+
+    Attributes:
+        n_mels: F.
+        frames: T.
+        classes: names of the C classes of the training clips (``machine_id``), in label order.
+        mean: mean of all training features, the pre-norm's μ.
+        std: their standard deviation, the pre-norm's σ.
+        clips: number of training clips of all workers together.
+        workers: number of workers that train together.
+    """
+
+    n_mels: int
+    frames: int
+    classes: tuple[str, ...]
+    mean: float
+    std: float
+    clips: int
+    workers: int = 1
+
+
+class Stage(nn.Module, ABC):
+    """One phase of training, with its own optimiser and schedule."""
+
+    name: str
+    optimiser: OptimiserConfig
+
+    @abstractmethod
+    def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step on this worker's part of the global batch.
+
+        Args:
+            features: (B, F, T) raw Log-Mel features on the training device, fp16 or fp32.
+            labels: (B,) class numbers.
+
+        Returns:
+            The scalar loss, and detached scalars that are averaged over the epoch and reported.
+        """
+
+    def end_step(self) -> None:  # noqa: B027 - most stages have nothing to do here
+        """Called after every optimiser step."""
+
+
+class Method(nn.Module, ABC):
+    """A network, its stages, and the embedding that they leave behind."""
+
+    @abstractmethod
+    def stages(self) -> Sequence[Stage]:
+        """The stages in training order. Stages share the method's modules; a stage may add its own."""
+
+    @abstractmethod
+    def embed(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, D) and class logits (B, C), fp32, of raw features (B, F, T). Called in eval mode, no grad."""
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype | None:
+    """The autocast dtype for ``auto | fp32 | bf16`` on a device, or None for plain fp32."""
+    if precision == "bf16":
+        return torch.bfloat16
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+        flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        if flags.get("avx512_bf16") or flags.get("amx_bf16"):
+            return torch.bfloat16
+    return None

@@ -1,0 +1,1 @@
+"""Networks: encoders by their timm name, heads."""

@@ -1,0 +1,1 @@
+"""A study: the search, its trials, its tables and its report."""

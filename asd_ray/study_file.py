@@ -1,0 +1,185 @@
+"""Reading a study file: YAML, overrides, validation, and errors that name the key, the value and the rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from asd_ray.config import Scalar, StudyConfig
+from asd_ray.errors import ConfigError
+
+
+def load_study(path: str | Path, overrides: Iterable[str] = ()) -> StudyConfig:
+    """The validated study of a YAML file, with ``KEY=VALUE`` overrides applied.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or does not validate.
+    """
+    path = Path(path)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the study file ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file; a study file is YAML.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: a study file is a mapping of keys (name, data, method, …), found {document!r:.80}.")
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {override}: expected KEY=VALUE, for example --set search.num_trials=20.")
+        try:
+            set_key(document, key.strip(), yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {override}: {value!r} is not a YAML value; put it in quotes.") from None
+    return parse_study(document, str(path))
+
+
+def parse_study(document: Mapping[str, Any], source: str) -> StudyConfig:
+    """Validates a study given as nested mappings; ``source`` heads the error messages."""
+    try:
+        study = StudyConfig.model_validate(document)
+    except ValidationError as error:
+        lines = [_explain(detail) for detail in error.errors()]
+        raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
+    _check_search(study, source)
+    return study
+
+
+def set_key(document: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a dotted key in nested mappings, making the mappings on the way."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = document.get(parent)
+        if not isinstance(child, dict):
+            child = document[parent] = {}
+        document = child
+    document[last] = value
+
+
+def get_key(study: StudyConfig, key: str) -> Any:
+    """The value of a dotted key of a study.
+
+    Raises:
+        KeyError: there is no such key.
+    """
+    value: Any = study
+    for name in key.split("."):
+        if isinstance(value, dict):
+            value = value[name]
+        elif name in getattr(type(value), "model_fields", {}):
+            value = getattr(value, name)
+        else:
+            raise KeyError(key)
+    return value
+
+
+def with_values(study: StudyConfig, values: Mapping[str, Scalar]) -> StudyConfig:
+    """The study with the given dotted keys replaced: what one trial runs.
+
+    Raises:
+        ConfigError: a key does not exist or its value breaks a rule.
+    """
+    document = study.model_dump(mode="json")
+    for key, value in values.items():
+        set_key(document, key, value)
+    try:
+        return StudyConfig.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(detail) for detail in error.errors())) from None
+
+
+def to_yaml(study: StudyConfig) -> str:
+    """The resolved study as YAML, every default spelled out."""
+    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _check_search(study: StudyConfig, source: str) -> None:
+    """Every searched key exists, lies where a search may go, and accepts its whole range."""
+    searchable = ("method", "features", "evaluation")
+    for key, distribution in study.search.space.items():
+        where = f"{source}: search.space: {key}"
+        if key.split(".")[0] not in searchable:
+            raise ConfigError(f"{where}: only keys of {', '.join(searchable)} can be searched.")
+        _check_key(study, key, where)
+        for value in distribution.examples():
+            _check_value(study, key, value, where)
+    for number, point in enumerate(study.search.warm_start):
+        for key, value in point.items():
+            where = f"{source}: search.warm_start[{number}]: {key}"
+            if key not in study.search.space:
+                raise ConfigError(f"{where}: not a key of search.space.")
+            _check_value(study, key, value, where)
+
+
+def _check_key(study: StudyConfig, key: str, where: str) -> None:
+    try:
+        value = get_key(study, key)
+    except KeyError:
+        raise ConfigError(f"{where}: there is no such key in a study.{_did_you_mean(key, study)}") from None
+    if isinstance(value, (dict, list, tuple)) or hasattr(value, "model_fields"):
+        raise ConfigError(f"{where}: is not a single value, only numbers and names can be searched.")
+
+
+def _check_value(study: StudyConfig, key: str, value: Scalar, where: str) -> None:
+    try:
+        with_values(study, {key: value})
+    except ConfigError as error:
+        raise ConfigError(f"{where}: its range includes a value that the study refuses: {error}") from None
+
+
+def leaf_keys(study: StudyConfig) -> list[str]:
+    """All dotted keys of a study that hold a single value."""
+
+    def walk(value: Any, prefix: str) -> Iterable[str]:
+        if isinstance(value, dict):
+            for name, child in value.items():
+                yield from walk(child, f"{prefix}.{name}" if prefix else name)
+        elif not isinstance(value, list):
+            yield prefix
+
+    return list(walk(study.model_dump(mode="json", exclude={"search": {"space"}}), ""))
+
+
+def _did_you_mean(key: str, study: StudyConfig) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(key, leaf_keys(study), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _explain(detail: Any) -> str:
+    """One pydantic error as a sentence: key, rule, value."""
+    key = ".".join(str(part) for part in detail["loc"]) or "the study"
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: unknown key.{_near_key(detail['loc'])}"
+    if detail["type"] == "missing":
+        return f"{key}: this key is missing."
+    rule = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    value = detail["input"]
+    if detail["type"] == "value_error" and isinstance(value, (dict, StudyConfig)):
+        return f"{key}: {rule}."
+    shown = value if isinstance(value, float) and math.isfinite(value) else repr(value)
+    return f"{key}: {rule}, but got {shown}."
+
+
+def _near_key(location: tuple[int | str, ...]) -> str:
+    """Which known key an unknown one probably stands for."""
+    import difflib
+
+    fields: Any = StudyConfig
+    for part in location[:-1]:
+        field = getattr(fields, "model_fields", {}).get(str(part))
+        fields = field.annotation if field else None
+    known = list(getattr(fields, "model_fields", {}))
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    if close:
+        return f" Did you mean {close[0]}?"
+    return f" Known keys here: {', '.join(known)}." if known else ""

@@ -1,0 +1,1 @@
+"""The training loop (pure torch) and the Ray Train worker around it."""
