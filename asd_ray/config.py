@@ -44,8 +44,6 @@ class DataConfig(Section):
     """Machine types to use; all that are there by default."""
     skip_bad: bool = False
     """Leave out clips that cannot be read (they are named in the log) instead of ending the study."""
-    extra_pretraining: list[str] = []
-    """Folders of any audio that contrastive pre-training uses beside the set's own training clips. [A] uses AudioSet."""
     channel: int | Literal["mean"] = 0
     """Which channel of a recording with several: its number, or the mean of all. DCASE uses the first microphone."""
     synthetic: SyntheticConfig = SyntheticConfig()
@@ -180,7 +178,7 @@ class EvaluationConfig(Section):
 
 
 class Distribution(Section):
-    """Where a search draws a key from: ``{uniform: [0.1, 0.6]}``, or spelled out, ``{type: uniform, low: 0.1, high: 0.6}``.
+    """Where a search draws a key from: ``{uniform: [0.1, 0.6]}`` or ``{type: uniform, low: 0.1, high: 0.6}``.
 
     ``uniform`` and ``loguniform`` are real numbers, ``int`` and ``logint`` integers, bounds included; ``choice`` is a
     list of values.
@@ -235,6 +233,13 @@ class Distribution(Section):
             return list(self.choices or [])
         cast = int if self.type.endswith("int") else float
         return [cast(self.low or 0), cast(self.high or 0)]
+
+    def contains(self, value: Scalar) -> bool:
+        """Whether a search may draw the value."""
+        if self.type == "choice":
+            return value in (self.choices or [])
+        low, high = self.low or 0, self.high or 0
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
     def __str__(self) -> str:
         if self.type == "choice":

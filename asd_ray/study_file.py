@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from asd_ray.config import Scalar, StudyConfig
+from asd_ray.config import Scalar, Section, StudyConfig
 from asd_ray.errors import ConfigError
 
 
@@ -101,6 +102,27 @@ def to_yaml(study: StudyConfig) -> str:
     return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
+def shipped_study(name: str) -> Path:
+    """The study file of that name that comes with the package (``studies/`` in a checkout)."""
+    package = Path(__file__).parent
+    for folder in (package / "_studies", package.parent / "studies"):
+        if (folder / f"{name}.yaml").exists():
+            return folder / f"{name}.yaml"
+    raise ConfigError(f"there is no study {name!r} among those that come with asd_ray.")
+
+
+def budget(study: StudyConfig) -> dict[str, int]:
+    """What a study will cost at most: trials, epochs of each, epochs in all, workers at a time for one trial."""
+    epochs = study.method.pretrain.epochs + study.method.finetune.epochs
+    trials = study.search.num_trials
+    return {
+        "trials": trials,
+        "epochs per trial": epochs,
+        "epochs": trials * epochs,
+        "workers per trial": study.resources.workers,
+    }
+
+
 def _check_search(study: StudyConfig, source: str) -> None:
     """Every searched key exists, lies where a search may go, and accepts its whole range."""
     searchable = ("method", "features", "evaluation")
@@ -111,12 +133,23 @@ def _check_search(study: StudyConfig, source: str) -> None:
         _check_key(study, key, where)
         for value in distribution.examples():
             _check_value(study, key, value, where)
+        own = get_key(study, key)
+        if not distribution.contains(own):
+            raise ConfigError(
+                f"{where}: the first trial runs the study file's own value, {own}, which is not in {distribution}; "
+                f"widen the range or set {key} to a value within it."
+            )
     for number, point in enumerate(study.search.warm_start):
         for key, value in point.items():
             where = f"{source}: search.warm_start[{number}]: {key}"
             if key not in study.search.space:
                 raise ConfigError(f"{where}: not a key of search.space.")
             _check_value(study, key, value, where)
+            if not study.search.space[key].contains(value):
+                raise ConfigError(f"{where}: {value} is not in {study.search.space[key]}.")
+        missing = set(study.search.space) - set(point)
+        if missing:
+            raise ConfigError(f"{source}: search.warm_start[{number}]: {', '.join(sorted(missing))} has no value.")
 
 
 def _check_key(study: StudyConfig, key: str, where: str) -> None:
@@ -124,7 +157,7 @@ def _check_key(study: StudyConfig, key: str, where: str) -> None:
         value = get_key(study, key)
     except KeyError:
         raise ConfigError(f"{where}: there is no such key in a study.{_did_you_mean(key, study)}") from None
-    if isinstance(value, (dict, list, tuple)) or hasattr(value, "model_fields"):
+    if isinstance(value, (dict, list, tuple, Section)):
         raise ConfigError(f"{where}: is not a single value, only numbers and names can be searched.")
 
 
@@ -149,8 +182,6 @@ def leaf_keys(study: StudyConfig) -> list[str]:
 
 
 def _did_you_mean(key: str, study: StudyConfig) -> str:
-    import difflib
-
     close = difflib.get_close_matches(key, leaf_keys(study), n=1)
     return f" Did you mean {close[0]}?" if close else ""
 
@@ -172,8 +203,6 @@ def _explain(detail: Any) -> str:
 
 def _near_key(location: tuple[int | str, ...]) -> str:
     """Which known key an unknown one probably stands for."""
-    import difflib
-
     fields: Any = StudyConfig
     for part in location[:-1]:
         field = getattr(fields, "model_fields", {}).get(str(part))

@@ -47,6 +47,8 @@ class Stage(nn.Module, ABC):
 
     name: str
     optimiser: OptimiserConfig
+    worker_local: tuple[str, ...] = ()
+    """Prefixes of ``state_dict`` keys that differ between workers (a memory bank of each worker's own clips)."""
 
     @abstractmethod
     def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -60,7 +62,7 @@ class Stage(nn.Module, ABC):
             The scalar loss, and detached scalars that are averaged over the epoch and reported.
         """
 
-    def end_step(self) -> None:  # noqa: B027 - most stages have nothing to do here
+    def end_step(self) -> None:
         """Called after every optimiser step."""
 
 

@@ -1,0 +1,3 @@
+from asd_ray.cli import main
+
+main()

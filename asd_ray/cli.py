@@ -1,0 +1,161 @@
+"""The command line: parse, call one function, print. Imports of the heavy parts wait until a command needs them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import click
+import typer
+
+from asd_ray import __version__
+from asd_ray.errors import AsdRayError, ConfigError
+
+app = typer.Typer(
+    name="asd-ray",
+    help="Ray-distributed hyperparameter studies for anomalous sound detection.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+study_app = typer.Typer(help="Run, watch and compare studies.", no_args_is_help=True)
+app.add_typer(study_app, name="study")
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The study file (YAML).")]
+StudyDir = Annotated[Path, typer.Argument(metavar="DIR", help="A study folder.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the study file; repeatable.")
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The study folder. Default: runs/<name>.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Run on the Ray at HOST:PORT, or 'auto' for the one that `ray start --head` started here."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"asd-ray {__version__}")
+        raise typer.Exit()
+
+
+@app.command()
+def quickstart(
+    out: Out = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """A complete small study on synthetic machines, on a local Ray of its own. Safe to run again."""
+    from asd_ray.study_file import load_study, shipped_study
+
+    _run(load_study(shipped_study("quickstart")), out, address, as_json)
+
+
+@study_app.command()
+def validate(file: File, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Print the resolved study, its search space and its budget; start nothing."""
+    from asd_ray.study_file import budget, load_study, to_yaml
+
+    study = load_study(file, overrides or [])
+    if as_json:
+        typer.echo(json.dumps({"study": study.model_dump(mode="json"), "budget": budget(study)}, ensure_ascii=False))
+        return
+    typer.echo(to_yaml(study))
+    width = max(map(len, study.search.space), default=0)
+    typer.echo("# search space")
+    for key, distribution in study.search.space.items():
+        typer.echo(f"#   {key:{width}}  {distribution}")
+    typer.echo("# budget: " + ", ".join(f"{count} {what}" for what, count in budget(study).items()))
+
+
+@study_app.command("run")
+def run_command(
+    file: File, out: Out = None, address: Address = None, overrides: Overrides = None, as_json: AsJson = False
+) -> None:
+    """Run a study, or go on with one that was interrupted."""
+    from asd_ray.study_file import load_study
+
+    _run(load_study(file, overrides or []), out, address, as_json)
+
+
+@study_app.command()
+def status(folder: StudyDir, as_json: AsJson = False) -> None:
+    """How far a study is: trials asked for, ended, under way, and the best so far."""
+    from asd_ray.study.folder import StudyFolder
+
+    state = StudyFolder(folder).status()
+    if as_json:
+        typer.echo(json.dumps(state))
+        return
+    typer.echo(
+        f"study {state['name']}: {state['ended']} of {state['asked']} trials ended "
+        f"({state['complete']} complete, {state['failed']} failed), {state['unfinished']} started and not ended"
+    )
+    if state["best"] is not None:
+        typer.echo(f"best so far: trial {state['best']} with objective {100 * state['objective']:.2f}")
+
+
+@study_app.command("report")
+def report_command(folder: StudyDir) -> None:
+    """Write the tables, summary.md and report.html of a study again from its trials."""
+    from asd_ray.study.folder import StudyFolder
+    from asd_ray.study.results import write_results
+
+    study_folder = StudyFolder(folder)
+    outcome = write_results(study_folder, study_folder.study())
+    typer.echo(f"report: {outcome.report}")
+
+
+def _run(study: Any, out: Path | None, address: str | None, as_json: bool) -> None:
+    from asd_ray.study.report import terminal_table
+    from asd_ray.study.run import run_study
+
+    outcome = run_study(study, out or Path("runs") / study.name, address)
+    if as_json:
+        typer.echo(json.dumps(outcome.as_dict()))
+    else:
+        typer.echo(terminal_table(outcome.folder))
+        typer.echo(f"study folder: {outcome.folder}")
+        typer.echo(f"report:       {outcome.report}")
+    if outcome.best is None:
+        raise AsdRayError(f"no trial of {study.name} completed; the reasons are in {outcome.folder}/summary.md.")
+
+
+def _on_terminate(signum: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> NoReturn:
+    """Runs the command line. Exit codes: 0 done, 1 ran and failed, 2 wrong usage or study file, 130 interrupted."""
+    debug = "--debug" in sys.argv
+    signal.signal(signal.SIGTERM, _on_terminate)  # a job that is stopped shuts its Ray down, as with Ctrl-C
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        code = app(args=[arg for arg in sys.argv[1:] if arg != "--debug"], standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        code = ConfigError.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        typer.echo("interrupted; what is finished is kept: the same command goes on from there.", err=True)
+        code = 130
+    except AsdRayError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        typer.echo(f"internal error: {type(error).__name__}: {error} (run again with --debug for details)", err=True)
+        code = 1
+    sys.exit(code)

@@ -1,0 +1,34 @@
+"""Writing files so that nobody ever sees half of one."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from asd_ray.errors import AsdRayError
+
+
+def write_atomically(path: Path, write: Callable[[str], object]) -> None:
+    """Calls ``write`` with a path beside ``path`` and renames the result into place.
+
+    Raises:
+        AsdRayError: the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(os.fspath(beside))
+        os.replace(beside, path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise AsdRayError(f"{path}: the disk is full; free some space and run the same command again.") from None
+        raise
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically, in UTF-8."""
+    write_atomically(path, lambda beside: Path(beside).write_text(text, encoding="utf-8"))

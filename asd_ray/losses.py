@@ -1,0 +1,42 @@
+"""Losses, and the measures that say whether a representation is learning.
+
+Legend: B batch, D embedding, K negatives. Embeddings are L2-normalised rows.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+
+def info_nce(positive: Tensor, negative: Tensor, temperature: float) -> Tensor:
+    """InfoNCE, −log(exp(q·k₊/T) / (exp(q·k₊/T) + Σ_j exp(q·k_j/T))), mean over the batch.
+
+    He et al., "Momentum contrast", CVPR 2020, equation 1: cross-entropy over [positive | negatives] with label 0.
+
+    Args:
+        positive: (B,) cosine similarity of each query with its own key.
+        negative: (B, K) cosine similarities with the negatives.
+        temperature: T.
+    """
+    logits = torch.cat([positive[:, None], negative], dim=1) / temperature
+    return nnf.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+
+def alignment(query: Tensor, key: Tensor) -> Tensor:
+    """Mean squared distance of positive pairs (B, D): 0 when the two views of a clip agree.
+
+    Wang and Isola, "Understanding contrastive representation learning through alignment and uniformity on the
+    hypersphere", ICML 2020, equation 1 with α = 2.
+    """
+    return (query - key).square().sum(dim=1).mean()
+
+
+def uniformity(embedding: Tensor) -> Tensor:
+    """log of the mean Gaussian potential exp(−2 |z_i − z_j|²) of all pairs of (B, D), B ≥ 2.
+
+    0 when all are the same, down to −4 + O(1/D) when they spread over the sphere (Wang and Isola 2020, equation 2 with
+    t = 2).
+    """
+    return nnf.pdist(embedding).square().mul(-2).exp().mean().log()

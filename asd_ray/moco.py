@@ -1,0 +1,103 @@
+"""Momentum contrast's parts: key queue, momentum update, shuffled batch norm, gathering over workers.
+
+Legend: B batch of one worker, R workers, N = R·B the global batch, D embedding, K queue.
+
+After He et al., "Momentum contrast for unsupervised visual representation learning", CVPR 2020. Works alike with an
+initialised process group and without one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from asd_ray.fifo import Fifo
+
+
+def world_size() -> int:
+    """R: workers of the process group, 1 without one."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This worker's number, 0 without a process group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def gather(x: Tensor) -> Tensor:
+    """All workers' (B, …) as (R·B, …) in the order of their ranks, the same on every worker. Carries no gradient.
+
+    Every worker must bring the same shape.
+    """
+    if world_size() == 1:
+        return x.detach()
+    x = x.detach().contiguous()
+    gathered = x.new_empty(world_size() * len(x), *x.shape[1:])
+    dist.all_gather_into_tensor(gathered, x)
+    return gathered
+
+
+class KeyQueue(Fifo):
+    """The last K keys as negatives; random unit vectors until they have been replaced, as in MoCo.
+
+    Args:
+        size: K. Need not be a multiple of the batch.
+        dim: D.
+    """
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__(size, (dim,))
+        self.items.copy_(nnf.normalize(torch.randn(size, dim), dim=1))
+
+
+@torch.no_grad()
+def momentum_update(key: nn.Module, query: nn.Module, momentum: float) -> None:
+    """θ_k ← m θ_k + (1 − m) θ_q, in place, over parameters only (MoCo, equation 2).
+
+    The key encoder's buffers (batch norm's running statistics) come from its own forward passes.
+    """
+    torch._foreach_lerp_(list(key.parameters()), list(query.parameters()), 1 - momentum)
+
+
+def momentum_at(momentum: float, progress: float, schedule: str) -> float:
+    """m after a share ``progress`` in [0, 1] of the training steps.
+
+    ``constant`` (MoCo), or ``cosine``: from ``momentum`` to 1 along half a cosine (BYOL, Grill et al. 2020).
+    """
+    if schedule == "constant":
+        return momentum
+    return 1 - (1 - momentum) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@torch.no_grad()
+def forward_keys(encode: Callable[[Tensor], Tensor], x: Tensor, shuffle: bool) -> Tensor:
+    """Keys of the global batch, in its order: row ``rank · B + i`` belongs to this worker's clip i.
+
+    With ``shuffle``, batch norm cannot tell a query's key by the statistics that the two share (MoCo, section 3.3). With
+    several workers every one encodes a random part of the global batch. On a single worker, where MoCo refuses to run,
+    the permuted batch is encoded in two halves: a key's statistics are those of a random half, the query's of the whole.
+
+    Args:
+        encode: (B, …) to keys (B, D); batch norm in its present mode.
+        x: (B, …) this worker's part; the same B on every worker.
+        shuffle: whether to permute.
+
+    Returns:
+        (N, D), the same on every worker.
+    """
+    if not shuffle:
+        return gather(encode(x))
+    total = world_size() * len(x)
+    order = torch.randperm(total, device=x.device)
+    if world_size() == 1:
+        keys = torch.cat([encode(part) for part in x[order].chunk(2)])
+    else:
+        dist.broadcast(order, src=0)  # each worker has its own random state
+        mine = order[rank() * len(x) :][: len(x)]
+        keys = gather(encode(gather(x)[mine]))
+    return keys[order.argsort()]

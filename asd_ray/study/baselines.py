@@ -1,0 +1,55 @@
+"""What a detector must beat: loudness alone, and nearest neighbours of mean Log-Mel spectra. No training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from asd_ray import metrics, scoring
+from asd_ray.features.store import ClipTable, Manifest, collect, shard_paths
+
+
+def baseline_results(
+    store: Path, manifest: Manifest, identity: pd.DataFrame, ids: Sequence[tuple[str, str]], max_fpr: float
+) -> pd.DataFrame:
+    """Rows of results for the baselines ``level`` and ``knn_log_mel``, computed from the feature store.
+
+    Args:
+        store, manifest: the features.
+        identity: labelled test clips: ``path, machine, id, domain, label, split``.
+        ids: ``(machine, id)`` pairs that get a row.
+        max_fpr: p of pAUC.
+
+    Returns:
+        ``baseline`` and the columns of :func:`asd_ray.metrics.per_id`.
+    """
+    (_, train_mean, train_class, _), (test_level, test_mean, test_class, paths) = (
+        _statistics(store, manifest, split) for split in ("train", "test")
+    )
+    scores = {
+        "level": scoring.level_score(test_level),
+        "knn_log_mel": scoring.knn_log_mel(train_mean, train_class, test_mean, test_class),
+    }
+    frames = []
+    for name, values in scores.items():
+        scored = identity.merge(pd.DataFrame({"path": paths, "score": values}), on="path", validate="one_to_one")
+        rows = metrics.per_id(scored, max_fpr, ids=ids)
+        rows.insert(0, "baseline", name)
+        frames.append(rows)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _statistics(store: Path, manifest: Manifest, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Levels (N,), time-mean Log-Mel (N, F), class names (N,) and paths of a split, one shard in memory at a time."""
+    levels, means, classes, paths = [], [], [], []
+    for path in shard_paths(store, manifest, split):
+        table: ClipTable = collect([pq.read_table(path)], manifest.shape)
+        levels.append(table.level_db)
+        means.append(table.log_mel.mean(axis=2, dtype=np.float32))
+        classes += [clip.class_name for clip in table.clips]
+        paths += [clip.path for clip in table.clips]
+    return np.concatenate(levels), np.concatenate(means), np.array(classes), paths

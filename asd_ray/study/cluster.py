@@ -1,0 +1,99 @@
+"""The Ray that a study runs on: a local one of its own, or the cluster at an address."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import ray
+
+from asd_ray.config import ResourceConfig
+from asd_ray.errors import AsdRayError
+
+log = logging.getLogger("asd_ray")
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None, name: str, resources: ResourceConfig) -> Iterator[str]:
+    """Connects to the Ray at ``address``, or starts a local one; shuts down what it started. Yields what it is.
+
+    Args:
+        address: ``HOST:PORT``, ``auto`` for the one that ``ray start --head`` started here, or None for a local Ray of
+            this process's own (its dashboard on the loopback interface, token authentication as Ray has it on).
+        name: of the study; names the job in the Ray dashboard, and a namespace of its own.
+
+    Raises:
+        AsdRayError: there is no Ray at the address, or it has no room for one trial.
+    """
+    # Ours is the handler for Ctrl-C: Ray Tune's would wait for a trial's next report first.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    job = ray.job_config.JobConfig(metadata={"job_name": name, "study": name})
+    needed = resources.workers * resources.cpus_per_worker
+    options: dict[str, object] = {
+        "namespace": f"asd_ray-{name}",
+        "job_config": job,
+        "logging_level": logging.INFO,
+        "log_to_driver": True,
+    }
+    if address is None:
+        # A trial's workers must fit: on a machine with fewer cores they share them, slower but right.
+        options |= {"num_cpus": max(os.cpu_count() or 1, round(needed)), "include_dashboard": True}
+    try:
+        context = ray.init(address=address or "local", **options)
+    except ConnectionError:
+        raise AsdRayError(
+            f"no Ray is running at {address!r}: start one with `ray start --head`, or leave --address out to have a "
+            f"local one."
+        ) from None
+    try:
+        total = ray.cluster_resources()
+        if total.get("CPU", 0) < needed or total.get("GPU", 0) < resources.workers * resources.gpus_per_worker:
+            raise AsdRayError(
+                f"a trial needs {needed:g} CPUs and {resources.workers * resources.gpus_per_worker:g} GPUs "
+                f"(resources.workers x cpus_per_worker, gpus_per_worker), but this Ray has {total.get('CPU', 0):g} and "
+                f"{total.get('GPU', 0):g}."
+            )
+        dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else "no dashboard"
+        yield f"Ray {ray.__version__} {'at ' + address if address else 'started here'}, dashboard {dashboard}"
+    finally:
+        ray.shutdown()
+
+
+def concurrency(resources: ResourceConfig) -> int:
+    """How many trials run at the same time: as many as the cluster has room for, or the study's own limit."""
+    total = ray.cluster_resources()
+    room = total.get("CPU", 0) / (resources.workers * resources.cpus_per_worker)
+    if resources.gpus_per_worker:
+        room = min(room, total.get("GPU", 0) / (resources.workers * resources.gpus_per_worker))
+    return max(1, min(int(room), resources.max_concurrent_trials or int(room)))
+
+
+@contextlib.contextmanager
+def quiet_terminal(log_file: Path) -> Iterator[IO[str]]:
+    """Sends all that this process and Ray's write to the terminal to a file; yields a stream that still reaches it.
+
+    Redirects the file descriptors, not only Python's streams, because much of Ray's output is written by its C++ core.
+    """
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    terminal = os.fdopen(os.dup(saved[0]), "w", buffering=1, encoding=sys.stdout.encoding or "utf-8", errors="replace")
+    try:
+        with log_file.open("ab", buffering=0) as sink:
+            os.dup2(sink.fileno(), 1)
+            os.dup2(sink.fileno(), 2)
+        yield terminal
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        terminal.close()
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        os.close(saved[0])
+        os.close(saved[1])

@@ -1,0 +1,203 @@
+"""The study folder: what is in it, whose it is, and the trials that it remembers.
+
+A trial has a folder of its own, ``trials/00003/``. ``values.json`` is written when it starts, ``trial.json`` when it
+ends, whatever the way. So a study that was killed knows which trials ended (they never run again) and which were
+under way (they run again with the same values and number, and resume from their checkpoints).
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from asd_ray.config import Scalar, StudyConfig
+from asd_ray.errors import ConfigError
+from asd_ray.files import write_text
+from asd_ray.study_file import load_study, to_yaml
+
+# Keys that may change between two runs of the same study: they decide how much and where, not what is measured.
+FREE_KEYS = ("search.num_trials", "resources")
+PACKAGES = ("asd-ray", "ray", "optuna", "torch", "torchaudio", "timm", "numpy", "scikit-learn", "pandas", "pyarrow")
+
+
+@dataclass
+class TrialRecord:
+    """How a trial ended: one row of ``trials.parquet``.
+
+    Attributes:
+        trial: its number, from 0.
+        values: searched key -> value.
+        seed: of the run.
+        status: ``complete``, ``pruned`` or ``failed``.
+        objective: on the select split; None unless complete.
+        epochs: that were trained.
+        duration_s: from the trial's start to its end, restarts included.
+        samples_per_s: mean over training epochs, augmented or not, all workers together.
+        reason: why it failed, else empty.
+        results: rows of ``results.parquet``.
+    """
+
+    trial: int
+    values: dict[str, Scalar]
+    seed: int
+    status: str
+    objective: float | None = None
+    epochs: int = 0
+    duration_s: float = 0.0
+    samples_per_s: float | None = None
+    reason: str = ""
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+
+class StudyFolder:
+    """A study's folder on disk. Creating it refuses a folder that holds anything else."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+
+    def open(self, study: StudyConfig) -> bool:
+        """Makes the folder this study's. Returns whether there was an earlier run of it.
+
+        Raises:
+            ConfigError: the folder holds another study, or other files.
+        """
+        stored = self.path / "study.yaml"
+        if stored.exists():
+            document = yaml.safe_load(stored.read_text(encoding="utf-8"))
+            difference = _first_difference(document, study.model_dump(mode="json"))
+            if difference:
+                key, there, here = difference
+                raise ConfigError(
+                    f"{self.path}: holds another study: {key} is {there!r} there and {here!r} here. "
+                    f"Choose another --out, or delete the folder."
+                )
+            resumed = True
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise ConfigError(f"{self.path}: is not empty and holds no study. Choose another --out.")
+        else:
+            resumed = False
+        (self.path / "trials").mkdir(parents=True, exist_ok=True)
+        (self.path / "logs").mkdir(exist_ok=True)
+        write_text(stored, to_yaml(study))
+        return resumed
+
+    def study(self) -> StudyConfig:
+        """The study that the folder holds.
+
+        Raises:
+            ConfigError: it holds none.
+        """
+        stored = self.path / "study.yaml"
+        if not stored.exists():
+            raise ConfigError(f"{self.path}: holds no study (there is no study.yaml).")
+        return load_study(stored)
+
+    def status(self) -> dict[str, Any]:
+        """How far the study is."""
+        study, finished = self.study(), self.finished()
+        complete = [record for record in finished.values() if record.status == "complete"]
+        best = max(complete, key=lambda record: record.objective or 0.0, default=None)
+        return {
+            "name": study.name,
+            "asked": study.search.num_trials,
+            "ended": len(finished),
+            "complete": len(complete),
+            "failed": sum(record.status == "failed" for record in finished.values()),
+            "unfinished": len(self.started().keys() - finished.keys()),
+            "best": best.trial if best else None,
+            "objective": best.objective if best else None,
+        }
+
+    def trial(self, number: int) -> Path:
+        return self.path / "trials" / f"{number:05d}"
+
+    def start_trial(self, number: int, values: Mapping[str, Scalar]) -> None:
+        write_text(self.trial(number) / "values.json", json.dumps(dict(values)))
+
+    def finish_trial(self, record: TrialRecord) -> None:
+        write_text(self.trial(record.trial) / "trial.json", json.dumps(asdict(record)))
+
+    def started(self) -> dict[int, dict[str, Scalar]]:
+        """Number -> values of every trial that ever started."""
+        return {
+            int(path.parent.name): json.loads(path.read_text(encoding="utf-8"))
+            for path in sorted(self.path.glob("trials/*/values.json"))
+        }
+
+    def finished(self) -> dict[int, TrialRecord]:
+        """Number -> record of every trial that ended."""
+        return {
+            int(path.parent.name): TrialRecord(**json.loads(path.read_text(encoding="utf-8")))
+            for path in sorted(self.path.glob("trials/*/trial.json"))
+        }
+
+    def write_environment(self, features_hash: str, resources: Mapping[str, float]) -> None:
+        """``env.json``: versions, hardware, git revision, hash of the features."""
+        document = {
+            "python": sys.version.split()[0],
+            "platform": platform.platform(),
+            "processor": _processor(),
+            "packages": {name: _version(name) for name in PACKAGES},
+            "ray_resources": {key: resources[key] for key in ("CPU", "GPU", "memory") if key in resources},
+            "git_revision": _git_revision(),
+            "features_hash": features_hash,
+        }
+        write_text(self.path / "env.json", json.dumps(document, indent=1))
+
+
+def _first_difference(there: Any, here: Any) -> tuple[str, Any, Any] | None:
+    """The first key whose value differs between two resolved studies, but for the free keys."""
+    old, new = _flat(there), _flat(here)
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key) and not any(key == free or key.startswith(free + ".") for free in FREE_KEYS):
+            return key, old.get(key), new.get(key)
+    return None
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for name, child in value.items():
+        flat.update(_flat(child, f"{prefix}.{name}" if prefix else str(name)))
+    return flat
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """Revision of the code that runs, with ``+changes`` if the work tree differs; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        run = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty=+changes", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

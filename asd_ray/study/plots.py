@@ -1,0 +1,206 @@
+"""The figures of a report, as SVG text to put into a page.
+
+Colours are CSS variables of the page (``--ink``, ``--accent``, …), so the figures follow its light or dark scheme, and
+text stays text in the page's font.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+
+# Stand-ins that matplotlib draws with and that become CSS variables afterwards.
+COLOURS = {
+    "ink": "#010101",
+    "muted": "#010102",
+    "rule": "#010103",
+    "accent": "#010104",
+    "default": "#010105",
+    "level": "#010106",
+    "knn": "#010107",
+    "bad": "#010108",
+    "card": "#010109",
+}
+C = COLOURS
+MOST_CURVES = 60
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 12,
+    "axes.edgecolor": C["rule"],
+    "axes.labelcolor": C["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": C["rule"],
+    "grid.linewidth": 0.7,
+    "text.color": C["ink"],
+    "xtick.color": C["rule"],
+    "ytick.color": C["rule"],
+    "xtick.labelcolor": C["muted"],
+    "ytick.labelcolor": C["muted"],
+    "legend.frameon": False,
+    "legend.labelcolor": C["ink"],
+    "lines.solid_capstyle": "round",
+}
+
+
+def objective_over_trials(trials: pd.DataFrame, best: int | None) -> str:
+    """Every trial's objective in the order of their numbers, and the best so far."""
+
+    def draw(axes: Axes) -> None:
+        complete = trials[trials["status"] == "complete"].sort_values("trial")
+        if len(complete):
+            steps = complete["objective"].cummax()
+            axes.step(complete["trial"], 100 * steps, where="post", color=C["accent"], lw=1.5, label="best so far")
+        _points(axes, trials, "trial", best)
+        failed = trials[trials["status"] == "failed"]
+        if len(failed):
+            low, high = axes.get_ylim() if len(complete) else (0.0, 100.0)
+            axes.scatter(
+                failed["trial"], [low] * len(failed), marker="x", s=36, color=C["bad"], label="failed", zorder=4
+            )
+            axes.set_ylim(low - 0.02 * (high - low), high)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="trial", ylabel="objective (%)")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=5, columnspacing=1.2, handletextpad=0.4)
+
+    return _svg("objective", draw, (920, 300))
+
+
+def key_against_objective(trials: pd.DataFrame, key: str, best: int | None, log: bool = False) -> str:
+    """A searched key's values against the objective."""
+
+    def draw(axes: Axes) -> None:
+        values = trials[key]
+        numbers = pd.to_numeric(values, errors="coerce")
+        if values.dtype != bool and numbers.notna().sum() == values.notna().sum():
+            _points(axes, trials.assign(**{key: numbers}), key, best)
+            if log:
+                axes.set_xscale("log")
+                axes.xaxis.set_major_formatter(ScalarFormatter())
+                axes.xaxis.set_minor_formatter(NullFormatter())
+                axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+                axes.set_xticks(_log_ticks(numbers))
+        else:
+            names = sorted(values.dropna().astype(str).unique())
+            positions = values.astype(str).map({name: place for place, name in enumerate(names)})
+            _points(axes, trials.assign(**{key: positions}), key, best)
+            axes.set_xticks(range(len(names)), names)
+            axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.set(xlabel=key.rsplit(".", 1)[-1], ylabel="objective (%)")
+
+    return _svg(f"key-{key}", draw, (440, 260))
+
+
+def machine_means(table: pd.DataFrame, labels: dict[str, str]) -> str:
+    """Held-out AUC of every machine and of their average: one row each, one mark per system."""
+    rows = table[table["kind"] != "id"]
+    marks = {"best": ("o", "accent", 70), "default": ("D", "default", 40), "level": ("|", "level", 130)}
+    marks["knn_log_mel"] = ("s", "knn", 34)
+
+    def draw(axes: Axes) -> None:
+        places = np.arange(len(rows))[::-1]
+        for system, (marker, colour, size) in reversed(marks.items()):
+            values = 100 * rows[f"{system}_holdout_auc"]
+            axes.scatter(
+                values, places, marker=marker, s=size, color=C[colour], label=labels[system], zorder=3, linewidths=2.2
+            )
+        axes.axvline(50, color=C["muted"], lw=1, ls=(0, (2, 3)))
+        axes.set_yticks(places, [machine if machine != "all" else "average" for machine in rows["machine"]])
+        axes.tick_params(axis="y", labelcolor=C["ink"], length=0)
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlabel("AUC on the holdout split (%)")
+        handles, names = axes.get_legend_handles_labels()
+        axes.legend(
+            handles[::-1], names[::-1], loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, handletextpad=0.2
+        )
+        axes.spines["left"].set_visible(False)
+
+    return _svg("machines", draw, (920, 90 + 30 * len(rows)))
+
+
+def learning_curves(history: pd.DataFrame, stage: str, metric: str, best: int | None) -> str:
+    """A metric over the epochs of a stage, one line per trial, the best trial's in front."""
+
+    def draw(axes: Axes) -> None:
+        values = history[(history["stage"] == stage) & history[metric].notna()]
+        for trial, curve in values.groupby("trial"):
+            chosen = trial == best
+            curve = curve.sort_values("epoch")
+            axes.plot(
+                curve["epoch"],
+                curve[metric],
+                color=C["accent"] if chosen else C["muted"],
+                alpha=1 if chosen else 0.45,
+                lw=2 if chosen else 1,
+                zorder=3 if chosen else 2,
+                marker="o" if len(curve) == 1 else None,
+            )
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.set(xlabel="epoch", ylabel=metric.replace("_", " "))
+
+    return _svg(f"curve-{stage}-{metric}", draw, (300, 220))
+
+
+def _points(axes: Axes, trials: pd.DataFrame, column: str, best: int | None) -> None:
+    """Trials as points over a column: complete ones, the best, the default (trial 0), pruned ones."""
+    status, number = trials["status"], trials["trial"]
+    complete = status == "complete"
+    for chosen, marker, size, colour, label in (
+        (status == "pruned", "v", 26, "muted", "pruned"),
+        (complete & ~number.isin([0, best]), "o", 26, "muted", "trial"),
+        (complete & (number == 0) & (number != best), "D", 42, "default", "default"),
+        (complete & (number == best), "o", 70, "accent", "best"),
+    ):
+        if chosen.any():
+            part = trials[chosen]
+            axes.scatter(
+                part[column],
+                100 * part["objective"].astype(float),
+                marker=marker,
+                s=size,
+                color=C[colour],
+                edgecolors=C["card"],
+                linewidths=0.8,
+                label=label,
+                zorder=3,
+            )
+
+
+def _log_ticks(values: pd.Series) -> list[float]:
+    """Two to about six round numbers (1, 2, 5 x powers of ten; powers of two for wide integers) over the values."""
+    low, high = float(values.min()), float(values.max())
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [m * 10.0**p for p in powers for m in (1, 2, 5) if low <= m * 10.0**p <= high]
+    return ticks if 2 <= len(ticks) <= 7 else [10.0**p for p in powers]
+
+
+def _svg(name: str, draw: Callable[[Axes], None], size: tuple[int, int]) -> str:
+    """A figure of the given size in CSS pixels, as an ``<svg>`` element whose ids are its own."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    for variable, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
+    )

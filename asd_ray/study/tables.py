@@ -1,0 +1,176 @@
+"""The tables of a study: reading and writing them, the best trial, and the two tables that people read.
+
+* ``trials.parquet``: one row per trial: ``trial``, ``status``, ``objective``, every searched key, ``epochs``,
+  ``duration_s``, ``samples_per_s``, ``seed``, ``reason`` (why a failed trial failed).
+* ``results.parquet``: ``trial``, ``seed`` and :data:`asd_ray.metrics.ROW_COLUMNS`, one row per trial x seed x split x
+  machine x ID (x domain).
+* ``baselines.parquet``: the same with ``baseline`` (``level``, ``knn_log_mel``) instead of ``trial`` and ``seed``.
+
+Numbers stay fractions of 1 in every frame; :func:`percent` and :func:`plain` make text of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from asd_ray import metrics
+from asd_ray.errors import AsdRayError
+from asd_ray.files import write_atomically
+
+TRIAL_COLUMNS = ("trial", "status", "objective", "epochs", "duration_s", "samples_per_s", "seed")
+RESULT_COLUMNS = ("trial", "seed", *metrics.ROW_COLUMNS)
+BASELINE_COLUMNS = ("baseline", *metrics.ROW_COLUMNS)
+BASELINES = ("level", "knn_log_mel")
+SYSTEMS = ("best", "default", *BASELINES)
+UNDEFINED = "–"
+
+
+def write_table(path: Path, frame: pd.DataFrame) -> None:
+    """Writes a parquet file, whole or not at all. Columns that mix kinds of values (``choice``) become text."""
+    frame = frame.copy(deep=False)
+    for column in frame:
+        if _is_mixed(frame[column]):
+            frame[column] = frame[column].map(lambda value: None if pd.isna(value) else str(value))
+    write_atomically(path, lambda beside: frame.to_parquet(beside, index=False))
+
+
+def read_table(path: Path, columns: Sequence[str] = (), *, missing_ok: bool = False) -> pd.DataFrame:
+    """Reads a parquet file that has at least the given columns.
+
+    Args:
+        path: the file.
+        columns: that it must have, unless it has no rows.
+        missing_ok: give an empty table where there is no file.
+
+    Raises:
+        AsdRayError: the file is missing or unreadable, or a column is missing.
+    """
+    if missing_ok and not path.exists():
+        return pd.DataFrame(columns=list(columns))
+    try:
+        frame = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise AsdRayError(f"{path}: there is no such file; is {path.parent} the folder of a study that ran?") from None
+    except (OSError, pa.ArrowException) as error:
+        raise AsdRayError(f"{path}: not a readable parquet file ({' '.join(str(error).split())[:200]}).") from None
+    missing = [column for column in columns if column not in frame]
+    if missing and len(frame):
+        raise AsdRayError(f"{path}: expected the columns {', '.join(columns)}; missing: {', '.join(missing)}.")
+    return frame.reindex(columns=[*frame.columns, *missing])
+
+
+def best_trial(trials: pd.DataFrame) -> int | None:
+    """The complete trial with the highest objective, the lowest number of equals; None where there is none."""
+    ranked = _ranked(trials)
+    return None if ranked.empty else int(ranked["trial"].iloc[0])
+
+
+def searched_keys(trials: pd.DataFrame) -> list[str]:
+    """The columns of a table of trials that hold searched keys: those with a dot in their name."""
+    return [str(column) for column in trials if "." in str(column)]
+
+
+def trial_table(trials: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
+    """Trials in order of their objective, with their averages on both splits.
+
+    Returns:
+        ``rank, trial, status, objective``, ``{select,holdout}_{auc,pauc}`` (the data's official average, the mean over
+        seeds), the searched keys, ``epochs, duration_s, samples_per_s, seed, reason``. Trials that are not complete
+        come last, by number, without a rank and without averages.
+    """
+    ranked = _ranked(trials)
+    others = trials[~trials["trial"].isin(ranked["trial"])].sort_values("trial")
+    table = pd.concat([ranked, others]) if len(ranked) and len(others) else (ranked if len(ranked) else others)
+    rank = [*range(1, len(ranked) + 1), *[pd.NA] * len(others)]
+    table = table.assign(rank=pd.array(rank, dtype="Int64")).set_index("trial", drop=False)
+    complete = results[results["trial"].isin(ranked["trial"])]
+    for split in metrics.SPLITS:
+        of_split = complete[complete["split"] == split]
+        means = metrics.averages(of_split, ("trial", "seed")).groupby("trial")[["auc", "pauc"]].mean()
+        table[f"{split}_auc"], table[f"{split}_pauc"] = means["auc"], means["pauc"]
+    if "reason" not in table:
+        table["reason"] = None
+    averages = [f"{split}_{metric}" for split in metrics.SPLITS for metric in ("auc", "pauc")]
+    first, last = ["rank", "trial", "status", "objective"], ["epochs", "duration_s", "samples_per_s", "seed", "reason"]
+    return table[[*first, *averages, *searched_keys(trials), *last]].reset_index(drop=True)
+
+
+def machine_table(results: pd.DataFrame, baselines: pd.DataFrame, best: int | None, default: int = 0) -> pd.DataFrame:
+    """Every machine and ID: the best trial against the default trial and the baselines, with means.
+
+    Returns:
+        One row per machine x ID (x domain), after each machine's the row ``id = "mean"``, and a last row
+        ``machine = "all"``, by the rule of the data (:func:`asd_ray.metrics.averages`). Columns: ``kind`` (``id``,
+        ``machine``, ``all``), ``machine, id, domain``, ``<split>_n_normal, <split>_n_anomaly``, and
+        ``<system>_<split>_{auc,pauc}`` for the systems ``best, default, level, knn_log_mel`` and the splits
+        ``holdout, select``. Trials' values are means over seeds; NaN where undefined or where there is no such trial.
+    """
+    parts = {
+        "best": _with_means(results[results["trial"] == best], ["seed", "split"]),
+        "default": _with_means(results[results["trial"] == default], ["seed", "split"]),
+        **{name: _with_means(baselines[baselines["baseline"] == name], ["split"]) for name in BASELINES},
+    }
+    key = ["kind", "machine", "id", "domain"]
+    together = pd.concat(parts.values(), ignore_index=True)
+    table = together[key].drop_duplicates().set_index(key, drop=False)
+    table = table.loc[sorted(table.index, key=_row_order)]
+    for split in reversed(metrics.SPLITS):
+        counts = together[together["split"] == split].groupby(key)[["n_normal", "n_anomaly"]].max()
+        for column in counts:
+            table[f"{split}_{column}"] = counts[column].reindex(table.index).fillna(0).astype(int)
+        for system, part in parts.items():
+            values = part[part["split"] == split].groupby(key)[["auc", "pauc"]].mean().reindex(table.index)
+            table[f"{system}_{split}_auc"], table[f"{system}_{split}_pauc"] = values["auc"], values["pauc"]
+    return table.reset_index(drop=True)
+
+
+def percent(value: Any) -> str:
+    """A fraction as percent with two decimals, ``–`` where it is undefined."""
+    return UNDEFINED if pd.isna(value) else f"{100 * value:.2f}"
+
+
+def plain(value: Any) -> str:
+    """A searched value or count as short text: ``0.0009``, ``4096``, ``linear``; ``–`` where there is none."""
+    if value is None or pd.isna(value):
+        return UNDEFINED
+    if isinstance(value, (bool, str)):
+        return str(value)
+    return f"{int(value)}" if float(value).is_integer() and abs(value) < 1e9 else f"{value:.4g}"
+
+
+def _ranked(trials: pd.DataFrame) -> pd.DataFrame:
+    complete = trials[(trials["status"] == "complete") & trials["objective"].notna()]
+    return complete.sort_values(["objective", "trial"], ascending=[False, True])
+
+
+def _with_means(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Rows of IDs with the machine means and the over-all mean below them."""
+    sections = rows[rows["domain"].isin(metrics.SECTION)]
+    counts = ["n_normal", "n_anomaly"]
+    machines = metrics.per_machine(rows, by).set_index([*by, "machine"])
+    machines[counts] = sections.groupby([*by, "machine"])[counts].sum()
+    overall = metrics.averages(rows, by).set_index(by)
+    overall[counts] = sections.groupby(by)[counts].sum()
+    return pd.concat(
+        [
+            rows.assign(kind="id"),
+            machines.reset_index().assign(kind="machine", id="mean", domain=""),
+            overall.reset_index().assign(kind="all", machine="all", id="mean", domain=""),
+        ],
+        ignore_index=True,
+    )
+
+
+def _row_order(key: tuple[str, str, str, str]) -> tuple[bool, str, bool, str, bool, str]:
+    kind, machine, machine_id, domain = key
+    return kind == "all", machine, kind == "machine", machine_id, domain in metrics.SECTION, domain
+
+
+def _is_mixed(values: pd.Series) -> bool:
+    kinds = {float if type(value) is int else type(value) for value in values.dropna()}
+    return values.dtype == object and len(kinds) > 1

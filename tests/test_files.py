@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from asd_ray.errors import AsdRayError
+from asd_ray.files import write_atomically, write_text
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "file.txt"
+    write_text(path, "old")
+
+    def broken(beside: str) -> None:
+        Path(beside).write_text("half")
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        write_atomically(path, broken)
+    assert path.read_text() == "old"
+    assert [file.name for file in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    def full(beside: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(AsdRayError, match="the disk is full"):
+        write_atomically(tmp_path / "x", full)
