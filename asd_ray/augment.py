@@ -51,8 +51,9 @@ class LogMixupExp(nn.Module):
 
     λ ~ U(0, α) for each clip, so with α < 0.5 the current clip dominates; x_k is a uniform random clip of the bank. The
     bank holds un-mixed clips and gets the batch after it was used; while it is empty, x is returned unchanged.
-    As ``logaddexp(x + log(1 - λ), x_k + log λ)`` nothing overflows, so BYOL-A's eps inside the logarithm (fp32's machine
-    epsilon, which matters only below x = -12 or so) is left out.
+    As ``logaddexp(x + log(1 - λ), x_k + log λ)`` nothing overflows or takes the logarithm of 0. BYOL-A's eps inside the
+    logarithm (fp32's machine epsilon) therefore is left out: on pre-normed features it would change x̃ by less than
+    1e-4 wherever x̃ > -6.
 
     Args:
         alpha: α in [0, 1); 0 never mixes.
@@ -126,13 +127,13 @@ class RandomResizeCrop(nn.Module):
         taps = []
         for size, multiple in zip(x.shape[1:], self.canvas, strict=True):
             canvas = max(int(multiple * size), 1)
-            start, length = self._crops(len(x), size, canvas, x.device)
+            start, length = self.crops(len(x), size, canvas, x.device)
             taps.append(bicubic_taps(start - (canvas - size) // 2, length, size))
         bands, times = taps
         # Bicubic interpolation is separable: four weighted rows per row, then the same on the transpose.
         return _weighted_rows(_weighted_rows(x, *bands).transpose(1, 2), *times).transpose(1, 2)
 
-    def _crops(self, batch: int, size: int, canvas: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def crops(self, batch: int, size: int, canvas: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Start and length (B,) of crops along an axis of a canvas."""
         low, high = self.scale
         length = (torch.empty(batch, device=device).uniform_(low, high) * size).long().clamp(1, canvas)

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 
 from asd_ray import __version__
-from asd_ray.errors import AsdRayError, ConfigError
+from asd_ray.errors import AsdRayError
 
 app = typer.Typer(
     name="asd-ray",
@@ -131,21 +130,23 @@ def _run(study: Any, out: Path | None, address: str | None, as_json: bool) -> No
         raise AsdRayError(f"no trial of {study.name} completed; the reasons are in {outcome.folder}/summary.md.")
 
 
-def _on_terminate(signum: int, frame: Any) -> NoReturn:
-    raise KeyboardInterrupt
+class Interrupted(BaseException):
+    """Ctrl-C, or a job that is stopped. Not an Exception, so that nothing on the way takes it for a failure."""
+
+
+def _interrupt(signum: int, frame: Any) -> NoReturn:
+    raise Interrupted
 
 
 def main() -> NoReturn:
     """Runs the command line. Exit codes: 0 done, 1 ran and failed, 2 wrong usage or study file, 130 interrupted."""
     debug = "--debug" in sys.argv
-    signal.signal(signal.SIGTERM, _on_terminate)  # a job that is stopped shuts its Ray down, as with Ctrl-C
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _interrupt)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        code = app(args=[arg for arg in sys.argv[1:] if arg != "--debug"], standalone_mode=False) or 0
-    except click.ClickException as error:
-        error.show()
-        code = ConfigError.exit_code
-    except (KeyboardInterrupt, click.Abort):
+        app()  # exits by itself: 0, or 2 for wrong usage
+    except Interrupted:
         typer.echo("interrupted; what is finished is kept: the same command goes on from there.", err=True)
         code = 130
     except AsdRayError as error:
@@ -158,4 +159,6 @@ def main() -> NoReturn:
             raise
         typer.echo(f"internal error: {type(error).__name__}: {error} (run again with --debug for details)", err=True)
         code = 1
+    else:
+        code = 0
     sys.exit(code)

@@ -78,9 +78,10 @@ def momentum_at(momentum: float, progress: float, schedule: str) -> float:
 def forward_keys(encode: Callable[[Tensor], Tensor], x: Tensor, shuffle: bool) -> Tensor:
     """Keys of the global batch, in its order: row ``rank · B + i`` belongs to this worker's clip i.
 
-    With ``shuffle``, batch norm cannot tell a query's key by the statistics that the two share (MoCo, section 3.3). With
-    several workers every one encodes a random part of the global batch. On a single worker, where MoCo refuses to run,
-    the permuted batch is encoded in two halves: a key's statistics are those of a random half, the query's of the whole.
+    With ``shuffle``, the batch-norm statistics that a query and its key have seen do not give the pair away (MoCo,
+    section 3.3). With several workers each encodes a random part of the global batch. On a single worker, where MoCo
+    refuses to run, the permuted batch is encoded in two halves: a key's statistics are those of a random half of the
+    batch, the query's those of the whole.
 
     Args:
         encode: (B, …) to keys (B, D); batch norm in its present mode.

@@ -87,7 +87,7 @@ class PretrainStage(Stage):
 
     @torch.no_grad()
     def _metrics(self, q: Tensor, k: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
-        """Means of what shows whether it is learning; ``embedding_std`` is about 1/√D when healthy, 0 when collapsed."""
+        """What shows whether it is learning. ``embedding_std`` is 1/√D at most, and 0 when the encoder collapsed."""
         queries = gather(q)
         metrics = {
             "positive_similarity": positive.mean(),

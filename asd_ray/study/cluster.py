@@ -30,8 +30,9 @@ def ray_session(address: str | None, name: str, resources: ResourceConfig) -> It
     Raises:
         AsdRayError: there is no Ray at the address, or it has no room for one trial.
     """
-    # Ours is the handler for Ctrl-C: Ray Tune's would wait for a trial's next report first.
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    # Ours is the handler for Ctrl-C: Ray Tune's would wait for a trial's next report first. Epochs report no objective.
+    for switch in ("TUNE_DISABLE_SIGINT_HANDLER", "TUNE_DISABLE_STRICT_METRIC_CHECKING"):
+        os.environ.setdefault(switch, "1")
     job = ray.job_config.JobConfig(metadata={"job_name": name, "study": name})
     needed = resources.workers * resources.cpus_per_worker
     options: dict[str, object] = {

@@ -7,15 +7,17 @@ text stays text in the page's font.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 # Stand-ins that matplotlib draws with and that become CSS variables afterwards.
 COLOURS = {
@@ -34,6 +36,7 @@ MOST_CURVES = 60
 
 _STYLE = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names are names, even with a dollar sign
     "font.size": 12,
     "axes.edgecolor": C["rule"],
     "axes.labelcolor": C["muted"],
@@ -59,44 +62,45 @@ def objective_over_trials(trials: pd.DataFrame, best: int | None) -> str:
 
     def draw(axes: Axes) -> None:
         complete = trials[trials["status"] == "complete"].sort_values("trial")
-        if len(complete):
-            steps = complete["objective"].cummax()
-            axes.step(complete["trial"], 100 * steps, where="post", color=C["accent"], lw=1.5, label="best so far")
+        steps = 100 * complete["objective"].astype(float).cummax()
+        axes.step(complete["trial"], steps, where="post", color=C["accent"], lw=1.5, label="best so far")
         _points(axes, trials, "trial", best)
-        failed = trials[trials["status"] == "failed"]
-        if len(failed):
-            low, high = axes.get_ylim() if len(complete) else (0.0, 100.0)
-            axes.scatter(
-                failed["trial"], [low] * len(failed), marker="x", s=36, color=C["bad"], label="failed", zorder=4
-            )
-            axes.set_ylim(low - 0.02 * (high - low), high)
+        low, high = axes.get_ylim()
+        for status, marker, colour in (("pruned", "v", "muted"), ("failed", "x", "bad")):
+            lost = trials.loc[(trials["status"] == status) & trials["objective"].isna(), "trial"]
+            if len(lost):
+                axes.scatter(lost, [low] * len(lost), marker=marker, s=36, color=C[colour], label=status, clip_on=False)
+        axes.set_ylim(low, high)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="trial", ylabel="objective (%)")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=5, columnspacing=1.2, handletextpad=0.4)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=7, columnspacing=1.2, handletextpad=0.4)
 
     return _svg("objective", draw, (920, 300))
 
 
-def key_against_objective(trials: pd.DataFrame, key: str, best: int | None, log: bool = False) -> str:
-    """A searched key's values against the objective."""
+def key_against_objective(trials: pd.DataFrame, key: str, distribution: dict[str, list], best: int | None) -> str:
+    """A searched key's values against the objective, over its whole distribution (``{uniform: [0.1, 0.6]}``)."""
+    kind, bounds = next(iter(distribution.items()), ("choice", sorted(trials[key].dropna().unique(), key=str)))
 
     def draw(axes: Axes) -> None:
-        values = trials[key]
-        numbers = pd.to_numeric(values, errors="coerce")
-        if values.dtype != bool and numbers.notna().sum() == values.notna().sum():
-            _points(axes, trials.assign(**{key: numbers}), key, best)
-            if log:
-                axes.set_xscale("log")
-                axes.xaxis.set_major_formatter(ScalarFormatter())
-                axes.xaxis.set_minor_formatter(NullFormatter())
-                axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
-                axes.set_xticks(_log_ticks(numbers))
-        else:
-            names = sorted(values.dropna().astype(str).unique())
-            positions = values.astype(str).map({name: place for place, name in enumerate(names)})
-            _points(axes, trials.assign(**{key: positions}), key, best)
+        if kind == "choice":
+            names = [str(choice) for choice in bounds]
+            places = {name: place for place, name in enumerate(names)}
+            _points(axes, trials.assign(**{key: trials[key].astype(str).map(places)}), key, best)
             axes.set_xticks(range(len(names)), names)
             axes.set_xlim(-0.5, len(names) - 0.5)
+        else:
+            low, high = map(float, bounds)
+            if kind.startswith("log") and low < high:
+                margin = (high / low) ** 0.04
+                axes.set_xscale("log")
+                axes.set_xlim(low / margin, high * margin)
+                axes.set_xticks(_log_ticks(low, high))
+                axes.xaxis.set_major_formatter(ScalarFormatter())
+                axes.xaxis.set_minor_locator(NullLocator())
+            elif low < high:
+                axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
+            _points(axes, trials, key, best)
         axes.set(xlabel=key.rsplit(".", 1)[-1], ylabel="objective (%)")
 
     return _svg(f"key-{key}", draw, (440, 260))
@@ -129,39 +133,32 @@ def machine_means(table: pd.DataFrame, labels: dict[str, str]) -> str:
     return _svg("machines", draw, (920, 90 + 30 * len(rows)))
 
 
-def learning_curves(history: pd.DataFrame, stage: str, metric: str, best: int | None) -> str:
-    """A metric over the epochs of a stage, one line per trial, the best trial's in front."""
+def learning_curve(history: pd.DataFrame, name: str, metric: str, best: int | None) -> str:
+    """A metric over the epochs, one line per trial, the best trial's in front. ``name`` is unique on the page."""
 
     def draw(axes: Axes) -> None:
-        values = history[(history["stage"] == stage) & history[metric].notna()]
-        for trial, curve in values.groupby("trial"):
-            chosen = trial == best
-            curve = curve.sort_values("epoch")
-            axes.plot(
-                curve["epoch"],
-                curve[metric],
-                color=C["accent"] if chosen else C["muted"],
-                alpha=1 if chosen else 0.45,
-                lw=2 if chosen else 1,
-                zorder=3 if chosen else 2,
-                marker="o" if len(curve) == 1 else None,
-            )
+        for trial, curve in history.dropna(subset=[metric]).sort_values("epoch").groupby("trial"):
+            look: dict[str, Any] = {"color": C["muted"], "alpha": 0.45, "lw": 1, "zorder": 2}
+            if trial == best:
+                look = {"color": C["accent"], "lw": 2, "zorder": 3}
+            axes.plot(curve["epoch"], curve[metric], marker="o" if len(curve) == 1 else None, markersize=4, **look)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.set(xlabel="epoch", ylabel=metric.replace("_", " "))
 
-    return _svg(f"curve-{stage}-{metric}", draw, (300, 220))
+    return _svg(name, draw, (300, 220))
 
 
 def _points(axes: Axes, trials: pd.DataFrame, column: str, best: int | None) -> None:
     """Trials as points over a column: complete ones, the best, the default (trial 0), pruned ones."""
+    trials = trials[trials["objective"].notna()]
     status, number = trials["status"], trials["trial"]
     complete = status == "complete"
     for chosen, marker, size, colour, label in (
-        (status == "pruned", "v", 26, "muted", "pruned"),
-        (complete & ~number.isin([0, best]), "o", 26, "muted", "trial"),
-        (complete & (number == 0) & (number != best), "D", 42, "default", "default"),
-        (complete & (number == best), "o", 70, "accent", "best"),
+        (status == "pruned", "v", 36, "muted", "pruned"),
+        (complete & ~number.isin([0, best]), "o", 40, "muted", "trial"),
+        (complete & (number == 0) & (number != best), "D", 48, "default", "default"),
+        (complete & (number == best), "o", 80, "accent", "best"),
     ):
         if chosen.any():
             part = trials[chosen]
@@ -178,12 +175,11 @@ def _points(axes: Axes, trials: pd.DataFrame, column: str, best: int | None) -> 
             )
 
 
-def _log_ticks(values: pd.Series) -> list[float]:
-    """Two to about six round numbers (1, 2, 5 x powers of ten; powers of two for wide integers) over the values."""
-    low, high = float(values.min()), float(values.max())
-    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    ticks = [m * 10.0**p for p in powers for m in (1, 2, 5) if low <= m * 10.0**p <= high]
-    return ticks if 2 <= len(ticks) <= 7 else [10.0**p for p in powers]
+def _log_ticks(low: float, high: float) -> list[float]:
+    """About two to seven round numbers within a range: 1, 2, 5 x powers of ten, or only the powers in a wide one."""
+    powers = [10.0**p for p in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    ticks = [step * power for power in powers for step in (1, 2, 5) if low <= step * power <= high]
+    return ticks if len(ticks) <= 7 else [power for power in powers if low <= power <= high]
 
 
 def _svg(name: str, draw: Callable[[Axes], None], size: tuple[int, int]) -> str:

@@ -62,7 +62,9 @@ def write_submission(folder: Path, scores: pd.DataFrame) -> None:
     """The challenge's score files, ``anomaly_score_<machine>_id_<XX>.csv``: file name and score, sorted by name."""
     shutil.rmtree(folder, ignore_errors=True)
     for (machine, machine_id), members in scores.groupby(["machine", "id"]):
-        rows = sorted((path.rsplit("/", 1)[-1], score) for path, score in zip(members["path"], members["score"], strict=True))
+        rows = sorted(
+            (path.rsplit("/", 1)[-1], score) for path, score in zip(members["path"], members["score"], strict=True)
+        )
         text = "".join(f"{name},{score!r}\n" for name, score in rows)
         write_text(folder / f"anomaly_score_{machine}_id_{machine_id}.csv", text)
 

@@ -132,11 +132,15 @@ def prepare(study: StudyConfig, folder: StudyFolder, clips: list[Clip], root: Pa
 
 def parallel(function: Any, chunks: list[Any]) -> Iterator[Any]:
     """Runs ``function`` on every chunk as Ray tasks, one core each, yielding results as they end."""
-    task = ray.remote(num_cpus=1)(function)
-    pending = [task.remote(chunk) for chunk in chunks]
+    task = ray.remote(num_cpus=1)(_call)
+    pending = [task.remote(function, chunk) for chunk in chunks]
     while pending:
         done, pending = ray.wait(pending)
         yield ray.get(done[0])
+
+
+def _call(function: Any, chunk: Any) -> Any:
+    return function(chunk)
 
 
 def _trainable(study: StudyConfig, inputs: StudyInputs) -> Any:
@@ -178,6 +182,10 @@ class StudyCallback(tune.Callback):
     def __init__(self, folder: StudyFolder, view: StudyView, seed: int) -> None:
         self.folder, self.view, self.seed = folder, view, seed
         self.started: dict[int, float] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune stores its callbacks for a restore that we never do; a terminal cannot be stored.
+        return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.started.setdefault(trial.config["trial"], time.time())

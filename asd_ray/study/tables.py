@@ -93,8 +93,7 @@ def trial_table(trials: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
         of_split = complete[complete["split"] == split]
         means = metrics.averages(of_split, ("trial", "seed")).groupby("trial")[["auc", "pauc"]].mean()
         table[f"{split}_auc"], table[f"{split}_pauc"] = means["auc"], means["pauc"]
-    if "reason" not in table:
-        table["reason"] = None
+    table["reason"] = table["reason"].fillna("") if "reason" in table else ""
     averages = [f"{split}_{metric}" for split in metrics.SPLITS for metric in ("auc", "pauc")]
     first, last = ["rank", "trial", "status", "objective"], ["epochs", "duration_s", "samples_per_s", "seed", "reason"]
     return table[[*first, *averages, *searched_keys(trials), *last]].reset_index(drop=True)
@@ -127,6 +126,25 @@ def machine_table(results: pd.DataFrame, baselines: pd.DataFrame, best: int | No
             values = part[part["split"] == split].groupby(key)[["auc", "pauc"]].mean().reindex(table.index)
             table[f"{system}_{split}_auc"], table[f"{system}_{split}_pauc"] = values["auc"], values["pauc"]
     return table.reset_index(drop=True)
+
+
+def with_clips(machines: pd.DataFrame, split: str) -> pd.DataFrame:
+    """The rows of :func:`machine_table` that have clips in a split."""
+    return machines[machines[f"{split}_n_normal"] + machines[f"{split}_n_anomaly"] > 0]
+
+
+def without_clips(machines: pd.DataFrame, split: str) -> list[str]:
+    """The IDs (``fan 00``) of :func:`machine_table` that have no clip in a split."""
+    ids, there = machines[machines["kind"] == "id"], with_clips(machines, split)
+    absent = ids[~(ids["machine"] + " " + ids["id"]).isin(there["machine"] + " " + there["id"])]
+    return list(dict.fromkeys(absent["machine"] + " " + absent["id"]))
+
+
+def top_systems(row: pd.Series, split: str, metric: str) -> list[str]:
+    """The systems with the highest value in a row of :func:`machine_table`, as it is printed."""
+    printed = {system: percent(row[f"{system}_{split}_{metric}"]) for system in SYSTEMS}
+    values = {system: float(text) for system, text in printed.items() if text != UNDEFINED}
+    return [system for system, value in values.items() if value == max(values.values())]
 
 
 def percent(value: Any) -> str:

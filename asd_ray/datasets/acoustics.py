@@ -1,0 +1,245 @@
+"""Building blocks of synthetic sound: shafts, tones, impacts, noise, resonances, rooms and the factory around.
+
+Legend: N samples of a clip, F = N // 2 + 1 frequencies of its spectrum, M modes of a body, K harmonics of a shaft.
+
+Everything is vectorised over the clip. Filters are products of spectra, so they are circular: what rings on at the end
+of a clip is heard at its beginning, as if the machine had been running before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import scipy.fft
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+Signal = NDArray[np.float32]  # (N,)
+Spectrum = NDArray[np.complex64]  # (F,)
+Phase = NDArray[np.float64]  # (N,) in revolutions
+Real = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The time grid of a clip: ``rate`` in Hz, ``samples`` N."""
+
+    rate: int
+    samples: int
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.rate
+
+
+@lru_cache(maxsize=4)
+def time(grid: Grid) -> Real:
+    """(N,) in s."""
+    return np.arange(grid.samples) / grid.rate
+
+
+@lru_cache(maxsize=4)
+def frequency(grid: Grid) -> Signal:
+    """(F,) in Hz."""
+    return scipy.fft.rfftfreq(grid.samples, 1 / grid.rate).astype(np.float32)
+
+
+def to_spectrum(signal: NDArray) -> Spectrum:
+    """(N,) -> (F,)."""
+    return scipy.fft.rfft(signal.astype(np.float32, copy=False))
+
+
+def to_signal(spectrum: NDArray, grid: Grid) -> Signal:
+    """(F,) -> (N,)."""
+    return scipy.fft.irfft(spectrum.astype(np.complex64, copy=False), grid.samples)
+
+
+def power(spectrum: NDArray, grid: Grid, low: float = 0.0, high: float = np.inf) -> float:
+    """Mean square of a sound between two frequencies in Hz (Parseval), without its mean."""
+    first, last = max(1, int(np.ceil(low * grid.seconds))), int(min(high, grid.rate) * grid.seconds) + 1
+    parts = spectrum[first:last].astype(np.complex64, copy=False).view(np.float32)
+    return 2 * float(np.sum(parts * parts)) / grid.samples**2  # not np.vdot: BLAS would start threads
+
+
+# --- Time ------------------------------------------------------------------------------------------------------------
+
+
+def drift(grid: Grid, rng: Generator, seconds: float) -> Real:
+    """(N,) a random curve of about zero mean and unit variance that changes over ``seconds``."""
+    points = int(np.ceil(grid.seconds / seconds)) + 2
+    return np.interp(time(grid), (np.arange(points) - rng.uniform()) * seconds, rng.standard_normal(points))
+
+
+def turn(grid: Grid, rng: Generator, hertz: float | Real) -> Phase:
+    """(N,) the angle of a shaft in revolutions, from a random start. ``hertz``: its speed, constant or (N,)."""
+    speed = np.broadcast_to(np.asarray(hertz, float) / grid.rate, (grid.samples,))
+    return rng.uniform() + np.cumsum(speed)
+
+
+def turned(phase: Phase) -> Signal:
+    """(N,) the place within a revolution, over 0 to 1."""
+    return (phase - np.floor(phase)).astype(np.float32)
+
+
+def tones(phase: Phase, amplitudes: Real, angles: Real, grid: Grid) -> Signal:
+    """(N,) Σ_k amplitudes[k-1] · cos(2π (k · phase + angles[k-1])), without the harmonics that would alias.
+
+    One revolution is tabulated and read at the shaft's angle, so the number of harmonics K costs nothing.
+    """
+    fastest = float(np.max(np.diff(phase[::32]))) / 32
+    kept = min(len(amplitudes), int(0.48 / max(fastest, 1e-9)))
+    if kept <= 4:
+        angle = np.float32(2 * np.pi) * turned(phase)
+        pairs = zip(amplitudes[:kept], angles[:kept], strict=True)
+        waves = (np.float32(a) * np.cos(k * angle + np.float32(2 * np.pi * b)) for k, (a, b) in enumerate(pairs, 1))
+        return sum(waves, np.zeros(grid.samples, np.float32))
+    size = 1 << int(np.ceil(np.log2(32 * max(kept, 1))))
+    line = np.zeros(size // 2 + 1, complex)
+    line[1 : kept + 1] = amplitudes[:kept] * np.exp(2j * np.pi * angles[:kept]) * size / 2
+    table = scipy.fft.irfft(line, size).astype(np.float32)
+    table = np.append(table, table[:2])  # an angle may round to a whole turn
+    at = turned(phase) * np.float32(size)
+    index = at.astype(np.int32)
+    low = table[index]
+    return low + (at - index) * (table[index + 1] - low)
+
+
+def passages(phase: Phase, order: float, grid: Grid, offset: float = 0.0) -> Real:
+    """Times in s at which ``order · phase + offset`` passes a whole number: the impacts of a defect on a shaft."""
+    angle = order * phase + offset
+    return np.interp(np.arange(np.ceil(angle[0]), angle[-1]), angle, time(grid))
+
+
+def arrivals(grid: Grid, rng: Generator, per_second: float) -> Real:
+    """Times in s of independent random events (a Poisson process)."""
+    return np.sort(rng.uniform(0, grid.seconds, rng.poisson(per_second * grid.seconds)))
+
+
+def impulses(grid: Grid, times: Real, weights: Real | float = 1.0) -> Signal:
+    """(N,) an impulse of the given weight at every time; what lies outside of the clip is left out."""
+    at = times * grid.rate
+    index = np.floor(at).astype(np.int64)
+    inside = (index >= 0) & (index < grid.samples - 1)
+    weights = np.broadcast_to(weights, times.shape)[inside]
+    index, fraction = index[inside], (at - index)[inside]
+    early = np.bincount(index, weights * (1 - fraction), grid.samples)
+    return (early + np.bincount(index + 1, weights * fraction, grid.samples)).astype(np.float32)
+
+
+def pulses(grid: Grid, times: Real, weights: Real | float, rise: float, fall: float) -> Signal:
+    """(N,) an envelope that jumps at every time and decays exponentially: ``rise`` and ``fall`` in s."""
+    f = frequency(grid)
+    shape = 1 / ((1 + 2j * np.pi * f * rise) * (1 + 2j * np.pi * f * fall)) / (fall * grid.rate)
+    return np.maximum(to_signal(to_spectrum(impulses(grid, times, weights)) * shape, grid), 0)
+
+
+def hum(grid: Grid, rng: Generator, hertz: float, amplitudes: Real) -> Spectrum:
+    """(F,) harmonics of the mains: steady, each at a random angle."""
+    spectrum = np.zeros(grid.samples // 2 + 1, np.complex64)
+    lines = np.arange(1, len(amplitudes) + 1) * hertz * grid.seconds
+    kept = lines < len(spectrum) - 1
+    spectrum[np.round(lines[kept]).astype(int)] = (
+        amplitudes[kept] * np.exp(2j * np.pi * rng.uniform(size=kept.sum())) * grid.samples / 2
+    )
+    return spectrum
+
+
+def white(grid: Grid, rng: Generator) -> Signal:
+    """(N,) white noise of unit variance."""
+    return rng.standard_normal(grid.samples, dtype=np.float32)
+
+
+# --- Frequency -------------------------------------------------------------------------------------------------------
+
+
+def band(grid: Grid, low: float, high: float, order: int = 2) -> Signal:
+    """(F,) magnitude of a Butterworth band-pass between two frequencies in Hz."""
+    f = frequency(grid)
+    x = (f / low) ** (2 * order)
+    return np.sqrt(x / (1 + x) / (1 + (f / high) ** (2 * order))).astype(np.float32)
+
+
+def slope(grid: Grid, corner: float, db_per_octave: float) -> Signal:
+    """(F,) magnitude that is flat below ``corner`` in Hz and falls (negative) or rises above it."""
+    f = frequency(grid)
+    return ((1 + (f / corner) ** 2) ** (db_per_octave / 12.04)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Body:
+    """The resonances of a casing, frame or pipe: M modes with frequency in Hz, quality factor Q, and gain at the peak."""
+
+    hertz: tuple[float, ...]
+    quality: tuple[float, ...]
+    gain: tuple[float, ...]
+
+    @classmethod
+    def draw(cls, rng: Generator, modes: int, low: float, high: float, quality: tuple[float, float]) -> Body:
+        """Modes spread evenly over the logarithm of frequency, each at random within its share."""
+        places = (np.arange(modes) + rng.uniform(size=modes)) / modes
+        return cls(
+            tuple(low * (high / low) ** places),
+            tuple(rng.uniform(*quality, modes)),
+            tuple(rng.choice([-1.0, 1.0], modes) * 10 ** rng.uniform(-0.5, 0.5, modes)),
+        )
+
+
+@lru_cache(maxsize=64)
+def response(body: Body, grid: Grid) -> Spectrum:
+    """(F,) a body's transfer function: the sum of its modes (second-order resonators with unit gain at their peak)."""
+    f = frequency(grid)
+    total = np.zeros(len(f), np.complex64)
+    for hertz, quality, gain in zip(body.hertz, body.quality, body.gain, strict=True):
+        r = f / np.float32(hertz)
+        total += np.complex64(1j * gain / quality) / (1 - r**2 + np.complex64(1j / quality) * r)
+    return total
+
+
+@lru_cache(maxsize=32)
+def room(seed: int, seconds: float, level: float, grid: Grid) -> Spectrum:
+    """(F,) direct sound and a diffuse tail: ``seconds`` to fall by 60 dB, ``level`` of tail to direct sound (amplitude)."""
+    length = min(grid.samples, max(2, int(seconds * grid.rate)))
+    tail = np.random.default_rng(seed).standard_normal(length) * np.exp(-6.91 * np.arange(length) / length)
+    tail *= level / np.sqrt(np.sum(tail**2))
+    tail[0] = 1.0
+    return scipy.fft.rfft(tail.astype(np.float32), grid.samples)
+
+
+@lru_cache(maxsize=32)
+def microphone(seed: int, grid: Grid) -> Signal:
+    """(F,) magnitude of one microphone and its place: no infrasound, a tilt, two broad bumps."""
+    rng = np.random.default_rng(seed)
+    octave = np.log2(np.maximum(frequency(grid), 20) / 1000)
+    decibels = rng.normal(0, 0.7) * octave
+    for _ in range(2):
+        decibels = decibels + rng.normal(0, 2) * np.exp(-(((octave - rng.uniform(-3, 3)) / 0.6) ** 2))
+    return (10 ** (decibels / 20) * band(grid, 45, 0.475 * grid.rate, 3)).astype(np.float32)
+
+
+def reflection(grid: Grid, rng: Generator) -> Spectrum:
+    """(F,) one surface near the microphone, which stands a little differently for every clip."""
+    delay, loss = rng.uniform(0.0003, 0.003), rng.uniform(0.05, 0.25)
+    return 1 + np.complex64(loss) * np.exp(np.complex64(-2j * np.pi * delay) * frequency(grid))
+
+
+def factory(grid: Grid, site: Generator, rng: Generator) -> Spectrum:
+    """(F,) the noise of a hall: rumble and air that swell, mains hum, now and then a clang.
+
+    ``site`` draws what belongs to the place, ``rng`` what belongs to the clip.
+    """
+    air = slope(grid, site.uniform(80, 250), site.uniform(-7, -4) + rng.normal(0, 0.4))
+    hall = Body.draw(site, 4, 150, 3000, (1.0, 3.0))
+    swell = 10 ** (drift(grid, rng, 1.5) * site.uniform(0.03, 0.1))
+    spectrum = to_spectrum(white(grid, rng) * swell) * air * (1 + 0.5 * np.abs(response(hall, grid)))
+    scale = np.sqrt(power(spectrum, grid))
+    mains = 10 ** site.uniform(-2, -1, 8) * site.integers(0, 2, 8)
+    spectrum = spectrum + scale * hum(grid, rng, 50.0, mains)
+    clang = Body.draw(site, 5, 500, 5000, (30, 90))
+    times = arrivals(grid, rng, site.uniform(0.1, 0.5))
+    if len(times):
+        hits = to_spectrum(impulses(grid, times, rng.lognormal(0, 0.6, len(times)))) * response(clang, grid)
+        hits *= scale * rng.uniform(0.05, 0.2) / np.sqrt(power(hits, grid))
+        spectrum = spectrum + hits
+    return spectrum.astype(np.complex64)

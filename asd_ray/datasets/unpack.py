@@ -1,0 +1,178 @@
+"""Unpacking a downloaded archive, which is not trusted: nothing is written outside the target."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from asd_ray.errors import AsdRayError
+
+MAX_MEMBERS = 100_000
+MAX_RATIO = 100
+"""An archive that claims to hold more than so many times its own size is refused (the DCASE archives: 1.1 to 1.4)."""
+
+_SMALL = 1 << 20  # bytes that any archive may unpack to, whatever its ratio
+_BLOCK = 1 << 20
+
+log = logging.getLogger("asd_ray")
+
+
+class CorruptedFile(AsdRayError):
+    """A downloaded file that is not what was published: fetching it again may help."""
+
+
+@contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turns the system's error about a full disk (or quota) into one that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise AsdRayError(
+            f"{path}: the disk is full; free some space and run the same command again, what is there is kept."
+        ) from None
+
+
+def require_space(folder: Path, needed: float, purpose: str) -> None:
+    """Raises AsdRayError unless ``folder``'s file system has ``needed`` bytes left."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise AsdRayError(
+            f"{folder}: {purpose} needs {needed / 1e6:,.1f} MB of disk space, but {free / 1e6:,.1f} MB are free; "
+            "free some space or choose another folder."
+        )
+
+
+def unpack(
+    archive: Path, target: Path, folder: str, report: Callable[[int, int], None] | None = None
+) -> dict[str, int]:
+    """Unpacks the members of a zip file that lie in its top folder ``folder`` to ``target/folder``.
+
+    All names are checked before the first byte is written. Members are written beside and renamed, each after its
+    CRC-32 was found right; a file of the right size that is already there is left alone.
+
+    Args:
+        report: called with the bytes unpacked (or found) so far, and the bytes of all members.
+
+    Returns:
+        Member (path relative to ``target``) -> size in bytes, directories left out.
+
+    Raises:
+        CorruptedFile: no zip file, a truncated one, or a member whose checksum is wrong.
+        AsdRayError: a member that would leave the target, a link, an encrypted member, too many members or too much
+            data for the archive's size, nothing in ``folder``, no space left.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = _members(archive, opened)
+            wanted = {name: info for name, info in members.items() if name.startswith(f"{folder}/")}
+            if not wanted:
+                found = f"{next(iter(members))!r} first" if members else "nothing"
+                raise AsdRayError(f"{archive}: found {found} in the archive; expected recordings under {folder}/.")
+            if left_out := len(members) - len(wanted):
+                log.warning("%s: %d members outside %s/ are left out", archive, left_out, folder)
+            _check_parents(archive, target, wanted)
+            missing = {name: info for name, info in wanted.items() if not has_size(target / name, info.file_size)}
+            require_space(archive.parent, sum(info.file_size for info in missing.values()), f"unpacking {archive.name}")
+            total = sum(info.file_size for info in wanted.values())
+            done = total - sum(info.file_size for info in missing.values())
+            for name, info in missing.items():
+                _write(archive, opened, info, target / name)
+                done += info.file_size
+                if report:
+                    report(done, total)
+            return {name: info.file_size for name, info in wanted.items()}
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise CorruptedFile(f"{archive}: the archive is damaged ({error}).") from None
+    except NotImplementedError as error:
+        raise AsdRayError(
+            f"{archive}: Python cannot unpack this archive ({error}); unpack it with another program into {target}."
+        ) from None
+
+
+def has_size(path: Path, size: int) -> bool:
+    """Whether there is a regular file (no link) of that size."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == size
+
+
+def _members(archive: Path, opened: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The archive's files by their checked names."""
+    infos = opened.infolist()
+    if len(infos) > MAX_MEMBERS:
+        raise AsdRayError(f"{archive}: found {len(infos)} members; expected at most {MAX_MEMBERS}: refused.")
+    total, packed = sum(info.file_size for info in infos), archive.stat().st_size
+    if total > max(MAX_RATIO * packed, _SMALL):
+        raise AsdRayError(
+            f"{archive}: {packed} bytes claim to unpack to {total}; expected at most {MAX_RATIO} times as much: "
+            "the archive is refused."
+        )
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in infos:
+        if problem := _problem(info):
+            raise AsdRayError(f"{archive}: member {info.orig_filename!r} {problem}: the archive is refused.")
+        name = PurePosixPath(info.filename).as_posix()
+        if info.is_dir():
+            continue
+        if name in members:
+            raise AsdRayError(f"{archive}: member {name!r} is there twice: the archive is refused.")
+        members[name] = info
+    for name in members:
+        if inside := [str(parent) for parent in PurePosixPath(name).parents if str(parent) in members]:
+            raise AsdRayError(f"{archive}: member {inside[0]!r} is a file and a folder: the archive is refused.")
+    return members
+
+
+def _problem(info: zipfile.ZipInfo) -> str | None:
+    """What is wrong with a member's name or kind. Windows' rules count everywhere: a data set is carried around."""
+    name = info.orig_filename
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if "\\" in name or "\0" in name:
+        return "has a backslash or a null byte in its name"
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        return "has an absolute path"
+    if ".." in name.split("/"):
+        return "leaves the target folder"
+    if not PurePosixPath(name).parts:
+        return "has no name"
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link or a device"
+    if info.flag_bits & 0x1:
+        return "is encrypted"
+    return None
+
+
+def _check_parents(archive: Path, target: Path, names: dict[str, zipfile.ZipInfo]) -> None:
+    """A link that is already in the target must not lead a member out of it."""
+    root = target.resolve()
+    for parent in {PurePosixPath(name).parent for name in names}:
+        if (target / parent).resolve() != root / parent:
+            raise AsdRayError(
+                f"{target / parent}: is or is below a symbolic link; {archive.name} is not unpacked there."
+            )
+
+
+def _write(archive: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
+    beside = path.with_name(f".{path.name}.part")
+    with explain_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.unlink(missing_ok=True)
+        try:
+            with opened.open(info) as source, beside.open("xb") as out:
+                shutil.copyfileobj(source, out, _BLOCK)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from asd_ray.config import StudyConfig
+from asd_ray.errors import ConfigError
+from asd_ray.study.folder import StudyFolder, TrialRecord
+from asd_ray.study_file import parse_study
+
+
+def study(**changes: object) -> StudyConfig:
+    return parse_study({"name": "s", **changes}, "f")
+
+
+def test_a_folder_is_opened_again_by_the_same_study_alone(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path / "out")
+    assert folder.open(study()) is False
+    assert folder.open(study()) is True
+    assert folder.study() == study()
+    with pytest.raises(ConfigError, match=r"holds another study: method.pretrain.alpha is 0.4 there and 0.2 here") as error:
+        folder.open(study(method={"pretrain": {"alpha": 0.2}}))
+    assert error.value.exit_code == 2
+
+
+def test_trials_can_be_added_and_resources_changed(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path / "out")
+    folder.open(study())
+    assert folder.open(study(search={"num_trials": 99}, resources={"workers": 4})) is True
+    assert folder.study().search.num_trials == 99
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ConfigError, match="is not empty and holds no study"):
+        StudyFolder(tmp_path).open(study())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(ConfigError, match="holds no study"):
+        StudyFolder(tmp_path).status()
+
+
+def test_status_counts_what_ended_and_what_is_under_way(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path / "out")
+    folder.open(study(search={"num_trials": 5}))
+    for number in range(4):
+        folder.start_trial(number, {"method.pretrain.alpha": 0.1 * number})
+    folder.finish_trial(TrialRecord(0, {}, 7, "complete", 0.6, results=[{"machine": "fan", "auc": 0.5}]))
+    folder.finish_trial(TrialRecord(1, {}, 7, "complete", 0.8))
+    folder.finish_trial(TrialRecord(2, {}, 7, "failed", reason="pretrain: loss is nan"))
+    assert folder.status() == {
+        "name": "s",
+        "asked": 5,
+        "ended": 3,
+        "complete": 2,
+        "failed": 1,
+        "unfinished": 1,
+        "best": 1,
+        "objective": 0.8,
+    }
+    assert folder.finished()[0].results == [{"machine": "fan", "auc": 0.5}]
+
+
+def test_the_environment_names_versions_hardware_and_features(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path / "out")
+    folder.open(study())
+    folder.write_environment("cafe", {"CPU": 2.0, "node:1": 1.0})
+    document = json.loads((folder.path / "env.json").read_text())
+    assert document["packages"]["torch"]
+    assert document["packages"]["ray"]
+    assert document["features_hash"] == "cafe"
+    assert document["ray_resources"] == {"CPU": 2.0}

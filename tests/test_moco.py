@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from asd_ray.augment import PreNorm
+from asd_ray.config import PretrainConfig
+from asd_ray.methods.base import DataInfo
+from asd_ray.methods.sia_moco import PretrainStage
+from asd_ray.moco import KeyQueue, forward_keys, gather, momentum_at, momentum_update
+from asd_ray.models.encoders import Encoder
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.set_num_threads(1)  # the networks are tiny
+    torch.manual_seed(0)
+
+
+# Queue and momentum
+
+
+def test_queue_starts_with_random_unit_vectors_that_keys_replace() -> None:
+    queue = KeyQueue(5, 8)
+    torch.testing.assert_close(queue.items.norm(dim=1), torch.ones(5))
+    assert queue.items.std(dim=0).min() > 0.05
+    assert int(queue.count) == 0
+    before, keys = queue.items.clone(), torch.randn(3, 8)
+    queue.push(keys)
+    assert torch.equal(queue.items, torch.cat([keys, before[3:]]))
+    queue.push(keys)  # the queue's size is no multiple of the batch: it wraps
+    assert torch.equal(queue.items, keys[[2, 1, 2, 0, 1]])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.3, 0.99, 1.0])
+def test_momentum_update_moves_parameters_only(momentum: float) -> None:
+    key, query = (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)) for _ in range(2))
+    query(torch.randn(8, 3))
+    old, buffers = [p.clone() for p in key.parameters()], [b.clone() for b in key.buffers()]
+    addresses = [p.data_ptr() for p in key.parameters()]
+    momentum_update(key, query, momentum)
+    for k, before, q in zip(key.parameters(), old, query.parameters(), strict=True):
+        torch.testing.assert_close(k, momentum * before + (1 - momentum) * q)
+    assert all(map(torch.equal, buffers, key.buffers()))
+    assert addresses == [p.data_ptr() for p in key.parameters()]
+
+
+def test_momentum_schedules() -> None:
+    assert [momentum_at(0.9, progress, "constant") for progress in (0, 0.5, 1)] == [0.9, 0.9, 0.9]
+    assert [momentum_at(0.9, progress, "cosine") for progress in (0, 0.5, 1)] == pytest.approx([0.9, 0.95, 1])
+
+
+# Shuffled batch norm on one worker
+
+
+@pytest.mark.parametrize("clips", [1, 2, 7, 8])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_keys_come_back_in_the_order_of_the_clips(clips: int, shuffle: bool) -> None:
+    x = torch.randn(clips, 5)
+    assert torch.equal(forward_keys(lambda part: 2 * part, x, shuffle), 2 * x)
+
+
+def test_a_keys_statistics_are_those_of_a_random_half() -> None:
+    norm, halves = nn.BatchNorm1d(5, affine=False), []
+
+    def encode(part: Tensor) -> Tensor:
+        halves.append(part)
+        return norm(part)
+
+    x = torch.randn(8, 5)
+    keys = forward_keys(encode, x, shuffle=True)
+    assert [len(half) for half in halves] == [4, 4]
+    assert not torch.equal(torch.cat(halves), x)
+    for half in halves:
+        standardised = (half - half.mean(0)) / (half.var(0, correction=0) + norm.eps).sqrt()
+        places = [int((x == row).all(dim=1).nonzero()) for row in half]
+        torch.testing.assert_close(keys[places], standardised)
+
+
+def test_keys_carry_no_gradient() -> None:
+    layer = nn.Linear(5, 3)
+    assert not forward_keys(layer, torch.randn(4, 5, requires_grad=True), shuffle=True).requires_grad
+
+
+# Several workers: the same numbers as one
+
+BATCH, STEPS = 32, 3
+SETTINGS: dict[str, dict[str, Any]] = {
+    "queue": {"queue_size": 40},
+    "queue smaller than the batch, not shuffled": {"queue_size": 12, "shuffle_bn": False},
+    "in-batch": {"queue_size": 0},
+}
+
+
+def pretrain_stage(settings: dict[str, Any]) -> PretrainStage:
+    """Augmentation off (crop and mixing are the identity; post-norm stays), batch norm in eval mode."""
+    torch.manual_seed(1)
+    config = PretrainConfig.model_validate(
+        {"encoder": "test_resnet", "dim": 16, "alpha": 0, "crop_scale": (1, 1), "canvas": (1, 1), **settings}
+    )
+    info = DataInfo(n_mels=32, frames=40, classes=("a_0",), mean=0.5, std=2.0, clips=64)
+    return PretrainStage(config, info, PreNorm(info.mean, info.std), Encoder("test_resnet", 32, 40, "fp32")).eval()
+
+
+def train(stage: PretrainStage, workers: int, rank: int) -> dict[str, Any]:
+    """A few steps on this worker's share of the same global batches."""
+    step_loss: nn.Module = DistributedDataParallel(stage, broadcast_buffers=False) if workers > 1 else stage
+    optimiser = torch.optim.SGD([p for p in stage.parameters() if p.requires_grad], lr=0.1)
+    losses, gradients = [], []
+    for step in range(STEPS):
+        batch = torch.randn(BATCH, 32, 40, generator=torch.Generator().manual_seed(step))
+        share = batch.chunk(workers)[rank]
+        loss, metrics = step_loss(share, torch.zeros(len(share), dtype=torch.long))
+        optimiser.zero_grad()
+        loss.backward()
+        gradients.append([p.grad.clone() for p in stage.query.parameters() if p.grad is not None])
+        optimiser.step()
+        stage.end_step()
+        losses.append(torch.stack([loss.detach(), *metrics.values()]))
+    return {
+        "metrics": torch.stack(losses),
+        "gradients": gradients,
+        "key": [p.detach() for p in stage.key.parameters()],
+        "queue": stage.queue.state_dict() if stage.queue is not None else {},
+    }
+
+
+def worker(rank: int, workers: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/rendezvous",
+        rank=rank,
+        world_size=workers,
+        timeout=datetime.timedelta(seconds=60),
+    )
+    torch.manual_seed(rank)  # gathering and shuffling must not rely on equal random states
+    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(rank))
+    encode = nn.Identity()
+    parts: list[Tensor] = []
+    encode.register_forward_hook(lambda module, inputs, output: parts.append(output))
+    keys = forward_keys(encode, x, shuffle=True)
+    results: dict[str, Any] = {"gather": gather(x), "keys": keys, "encoded": parts[0]}
+    for name, settings in SETTINGS.items():
+        stage = pretrain_stage(settings)
+        torch.manual_seed(rank)
+        results[name] = train(stage, workers, rank)
+    torch.save(results, folder / f"rank_{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("workers")
+    mp.spawn(worker, args=(2, folder), nprocs=2)
+    return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def test_gathered_and_shuffled_over_two_workers(two_workers: list[dict[str, Any]]) -> None:
+    x = torch.cat([torch.randn(3, 2, generator=torch.Generator().manual_seed(rank)) for rank in range(2)])
+    for result in two_workers:
+        assert torch.equal(result["gather"], x)
+        assert torch.equal(result["keys"], x)
+        assert result["encoded"].shape == (3, 2)
+    encoded = torch.cat([result["encoded"] for result in two_workers])
+    assert not torch.equal(encoded, x)
+    assert torch.equal(encoded.sort(dim=0).values, x.sort(dim=0).values)  # each clip encoded once
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_two_workers_of_16_equal_one_of_32(two_workers: list[dict[str, Any]], name: str) -> None:
+    alone = train(pretrain_stage(SETTINGS[name]), workers=1, rank=0)
+    assert (
+        max(float(gradient.abs().max()) for gradient in alone["gradients"][0]) > 1e-3
+    )  # there is something to compare
+    close = {"atol": 1e-5, "rtol": 1e-5}
+    for result in two_workers:
+        for part in ("gradients", "key", "queue"):
+            torch.testing.assert_close(result[name][part], alone[part], **close)
+        for shared in ("key", "queue"):
+            torch.testing.assert_close(result[name][shared], two_workers[0][name][shared], atol=0, rtol=0)
+    mean = (two_workers[0][name]["metrics"] + two_workers[1][name]["metrics"]) / 2
+    torch.testing.assert_close(mean, alone["metrics"], **close)
