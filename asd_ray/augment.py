@@ -2,9 +2,9 @@
 
 Legend: B batch, F mel bands, T frames, n bank size, H and W canvas height and width, h and w crop height and width.
 
-The blocks are BYOL-A's (Niizeki et al., IJCNN 2021, arXiv 2103.06695, section III), which method A (arXiv 2509.15570)
-borrows, in BYOL-A's order: pre-norm, log-mixup-exp, random resize crop, post-norm. BYOL-A works clip by clip in loader
-processes; here a whole batch is transformed at once, in fp32, with random numbers from torch's global generator.
+The blocks are BYOL-A's (Niizumi et al., IJCNN 2021, arXiv 2103.06695), which method A (arXiv 2509.15570) borrows, in
+BYOL-A's order: pre-norm, log-mixup-exp, random resize crop, post-norm. BYOL-A works clip by clip in loader processes;
+here a whole batch is transformed at once, in fp32, with random numbers from torch's global generator.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from asd_ray.errors import AsdRayError
+from asd_ray.errors import ConfigError
 from asd_ray.fifo import Fifo
 from asd_ray.moco import gather
 
@@ -111,15 +111,15 @@ class RandomResizeCrop(nn.Module):
         canvas: the canvas, as multiples of F and T.
 
     Raises:
-        AsdRayError: a range that is not ordered, or a value that is not positive.
+        ConfigError: a range that is not ordered, or a value that is not positive.
     """
 
     def __init__(self, scale: tuple[float, float] = (0.6, 1.5), canvas: tuple[float, float] = (1.0, 1.5)) -> None:
         super().__init__()
         if not 0 < scale[0] <= scale[1]:
-            raise AsdRayError(f"crop_scale: 0 < low <= high must hold, but got {list(scale)}.")
+            raise ConfigError(f"method.pretrain.crop_scale: 0 < low <= high must hold, but got {list(scale)}.")
         if min(canvas) <= 0:
-            raise AsdRayError(f"canvas: both multiples must be above 0, but got {list(canvas)}.")
+            raise ConfigError(f"method.pretrain.canvas: both multiples must be above 0, but got {list(canvas)}.")
         self.scale, self.canvas = scale, canvas
 
     def forward(self, x: Tensor) -> Tensor:
@@ -190,10 +190,11 @@ class PostNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(2B, F, T) to (2B, F, T); every worker must bring as many clips."""
-        var, mean = torch.var_mean(x, correction=0)
-        means, variances = gather(torch.stack([mean, var])[None]).unbind(1)
-        var = variances.mean() + means.var(correction=0)
-        return (x - means.mean()) / var.sqrt().clamp(min=torch.finfo(torch.float32).eps)
+        mean = x.mean()
+        variance = (x - mean).square().mean()  # 6 times as fast as var_mean on a CPU
+        means, variances = gather(torch.stack([mean, variance])[None]).unbind(1)
+        std = (variances.mean() + means.var(correction=0)).sqrt()  # of all: within workers and between them
+        return (x - means.mean()) / std.clamp(min=torch.finfo(torch.float32).eps)
 
 
 class TwoViews(nn.Module):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from asd_ray import __version__
+from asd_ray.cli_data import data_app, features_app
 from asd_ray.errors import AsdRayError
 
 app = typer.Typer(
@@ -23,6 +24,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 study_app = typer.Typer(help="Run, watch and compare studies.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(features_app, name="features")
 app.add_typer(study_app, name="study")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The study file (YAML).")]

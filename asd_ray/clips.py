@@ -50,8 +50,8 @@ class Clip:
 
     @property
     def class_name(self) -> str:
-        """The class that a machine-ID classifier learns: machine and ID, ``fan_00``."""
-        return f"{self.machine}_{self.id}"
+        """The class that a machine-ID classifier learns: machine and ID, ``fan/00``."""
+        return f"{self.machine}/{self.id}"
 
     @property
     def seconds(self) -> float:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
+Channel = int | Literal["mean"]
 Scalar = bool | int | float | str | None
 
 
@@ -44,7 +45,7 @@ class DataConfig(Section):
     """Machine types to use; all that are there by default."""
     skip_bad: bool = False
     """Leave out clips that cannot be read (they are named in the log) instead of ending the study."""
-    channel: int | Literal["mean"] = 0
+    channel: Channel = 0
     """Which channel of a recording with several: its number, or the mean of all. DCASE uses the first microphone."""
     synthetic: SyntheticConfig = SyntheticConfig()
     """What ``layout: synthetic`` makes."""

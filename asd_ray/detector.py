@@ -29,7 +29,7 @@ class Detector:
 
     Attributes:
         study: resolved, with the trial's values; its ``features`` say how a recording becomes input.
-        classes: ``machine_id`` of the classes in label order.
+        classes: ``machine/id`` of the classes in label order.
         method: in eval mode, on the CPU.
         train: embeddings, logits and class numbers of the training clips.
     """

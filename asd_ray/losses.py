@@ -28,7 +28,7 @@ def alignment(query: Tensor, key: Tensor) -> Tensor:
     """Mean squared distance of positive pairs (B, D): 0 when the two views of a clip agree.
 
     Wang and Isola, "Understanding contrastive representation learning through alignment and uniformity on the
-    hypersphere", ICML 2020, equation 1 with α = 2.
+    hypersphere", ICML 2020, with α = 2.
     """
     return (query - key).square().sum(dim=1).mean()
 
@@ -36,7 +36,6 @@ def alignment(query: Tensor, key: Tensor) -> Tensor:
 def uniformity(embedding: Tensor) -> Tensor:
     """log of the mean Gaussian potential exp(−2 |z_i − z_j|²) of all pairs of (B, D), B ≥ 2.
 
-    0 when all are the same, down to −4 + O(1/D) when they spread over the sphere (Wang and Isola 2020, equation 2 with
-    t = 2).
+    0 when all are the same, down to −4 + O(1/D) when they spread over the sphere (Wang and Isola 2020, t = 2).
     """
     return nnf.pdist(embedding).square().mul(-2).exp().mean().log()

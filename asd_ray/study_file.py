@@ -32,6 +32,11 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> StudyConfig:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: a study file is a mapping of keys (name, data, method, …), found {document!r:.80}.")
+    _override(document, overrides)
+    return parse_study(document, str(path))
+
+
+def _override(document: dict[str, Any], overrides: Iterable[str]) -> None:
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator or not key:
@@ -40,7 +45,17 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> StudyConfig:
             set_key(document, key.strip(), yaml.safe_load(value))
         except yaml.YAMLError:
             raise ConfigError(f"--set {override}: {value!r} is not a YAML value; put it in quotes.") from None
-    return parse_study(document, str(path))
+
+
+def settings(overrides: Iterable[str]) -> StudyConfig:
+    """The defaults of all settings with overrides applied, for commands that run no study.
+
+    Raises:
+        ConfigError: an override does not validate.
+    """
+    document: dict[str, Any] = {"name": "settings"}
+    _override(document, overrides)
+    return parse_study(document, "--set")
 
 
 def parse_study(document: Mapping[str, Any], source: str) -> StudyConfig:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from asd_ray.augment import LogMixupExp, PostNorm, PreNorm, RandomResizeCrop, TwoViews, log_mix
-from asd_ray.errors import AsdRayError
+from asd_ray.errors import ConfigError
 
 EPS = torch.finfo(torch.float32).eps
 values = st.floats(-30, 30, width=32, allow_subnormal=False)
@@ -136,10 +137,10 @@ def test_bands_below_the_first_stay_un_mixed() -> None:
 
 
 class RecordedCrop(RandomResizeCrop):
-    """Remembers the crops that it drew: (axis, start or length, clip)."""
+    """Remembers the crops that it drew: start and length along each axis."""
 
-    def crops(self, *args: object) -> tuple[torch.Tensor, torch.Tensor]:
-        drawn = super().crops(*args)  # type: ignore[arg-type]
+    def crops(self, *args: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        drawn = super().crops(*args)
         self.drawn = [*getattr(self, "drawn", []), drawn]
         return drawn
 
@@ -210,9 +211,13 @@ def test_a_crop_of_the_whole_clip_is_the_identity() -> None:
 
 
 def test_crop_settings_that_make_no_sense() -> None:
-    with pytest.raises(AsdRayError, match=r"crop_scale: 0 < low <= high must hold, but got \[1.5, 0.6\]"):
+    with pytest.raises(
+        ConfigError, match=r"method.pretrain.crop_scale: 0 < low <= high must hold, but got \[1.5, 0.6\]"
+    ):
         RandomResizeCrop((1.5, 0.6))
-    with pytest.raises(AsdRayError, match=r"canvas: both multiples must be above 0, but got \[1.0, 0\]"):
+    with pytest.raises(
+        ConfigError, match=r"method.pretrain.canvas: both multiples must be above 0, but got \[1.0, 0\]"
+    ):
         RandomResizeCrop(canvas=(1.0, 0))
 
 

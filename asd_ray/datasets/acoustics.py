@@ -129,10 +129,17 @@ def impulses(grid: Grid, times: Real, weights: Real | float = 1.0) -> Signal:
 
 
 def pulses(grid: Grid, times: Real, weights: Real | float, rise: float, fall: float) -> Signal:
-    """(N,) an envelope that jumps at every time and decays exponentially: ``rise`` and ``fall`` in s."""
-    f = frequency(grid)
-    shape = 1 / ((1 + 2j * np.pi * f * rise) * (1 + 2j * np.pi * f * fall)) / (fall * grid.rate)
+    """(N,) an envelope that rises to about its weight at every time and decays: ``rise`` and ``fall`` in s."""
+    poles = lowpass(grid, 1 / (2 * np.pi * rise)) * lowpass(grid, 1 / (2 * np.pi * fall))
+    shape = poles * np.float32(fall * grid.rate)
     return np.maximum(to_signal(to_spectrum(impulses(grid, times, weights)) * shape, grid), 0)
+
+
+def strikes(grid: Grid, rng: Generator, times: Real, weights: Real | float, contact: float) -> Spectrum:
+    """(F,) knocks of two rough surfaces: a burst of noise at every time, ``contact`` in s, about as strong as its
+    weight's impulse."""
+    burst = white(grid, rng) * pulses(grid, times, weights, contact / 10, contact)
+    return to_spectrum(burst) * np.float32(np.sqrt(2 / (contact * grid.rate)))
 
 
 def hum(grid: Grid, rng: Generator, hertz: float, amplitudes: Real) -> Spectrum:
@@ -161,6 +168,11 @@ def band(grid: Grid, low: float, high: float, order: int = 2) -> Signal:
     return np.sqrt(x / (1 + x) / (1 + (f / high) ** (2 * order))).astype(np.float32)
 
 
+def lowpass(grid: Grid, corner: float) -> Spectrum:
+    """(F,) a first-order low-pass with its corner in Hz."""
+    return 1 / (1 + np.complex64(1j / corner) * frequency(grid))
+
+
 def slope(grid: Grid, corner: float, db_per_octave: float) -> Signal:
     """(F,) magnitude that is flat below ``corner`` in Hz and falls (negative) or rises above it."""
     f = frequency(grid)
@@ -169,7 +181,7 @@ def slope(grid: Grid, corner: float, db_per_octave: float) -> Signal:
 
 @dataclass(frozen=True)
 class Body:
-    """The resonances of a casing, frame or pipe: M modes with frequency in Hz, quality factor Q, and gain at the peak."""
+    """The resonances of a casing, frame or pipe: M modes with frequency in Hz, Q and gain at the peak."""
 
     hertz: tuple[float, ...]
     quality: tuple[float, ...]
@@ -199,7 +211,7 @@ def response(body: Body, grid: Grid) -> Spectrum:
 
 @lru_cache(maxsize=32)
 def room(seed: int, seconds: float, level: float, grid: Grid) -> Spectrum:
-    """(F,) direct sound and a diffuse tail: ``seconds`` to fall by 60 dB, ``level`` of tail to direct sound (amplitude)."""
+    """(F,) direct sound and a diffuse tail with ``level`` times its amplitude, ``seconds`` to fall by 60 dB."""
     length = min(grid.samples, max(2, int(seconds * grid.rate)))
     tail = np.random.default_rng(seed).standard_normal(length) * np.exp(-6.91 * np.arange(length) / length)
     tail *= level / np.sqrt(np.sum(tail**2))
@@ -220,7 +232,7 @@ def microphone(seed: int, grid: Grid) -> Signal:
 
 def reflection(grid: Grid, rng: Generator) -> Spectrum:
     """(F,) one surface near the microphone, which stands a little differently for every clip."""
-    delay, loss = rng.uniform(0.0003, 0.003), rng.uniform(0.05, 0.25)
+    delay, loss = rng.uniform(0.0003, 0.003), rng.uniform(0.02, 0.1)
     return 1 + np.complex64(loss) * np.exp(np.complex64(-2j * np.pi * delay) * frequency(grid))
 
 

@@ -22,14 +22,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import pooch
 import requests
 
 from asd_ray.datasets import ground_truth, transfer
 from asd_ray.datasets.registry import PARTS, Registry, RemoteFile, find
-from asd_ray.datasets.unpack import CorruptedFile, explain_full_disk, has_size, require_space, unpack
+from asd_ray.datasets.unpack import CorruptedFile, has_size, require_space, unpack
 from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.files import write_text
 
@@ -44,7 +43,6 @@ WINDOW = 10.0
 
 _STORE = ".downloads"
 
-Result = TypeVar("Result")
 log = logging.getLogger("asd_ray")
 
 
@@ -221,23 +219,13 @@ class _Job:
         there = sum(transfer.partial_bytes(self._path(file)) for file in missing)
         require_space(self._root, EXPANSION * sum(sizes) + max(sizes, default=0) - there, "the download")
 
-    def obtain(self, files: Sequence[RemoteFile], use: Callable[[list[Path]], Result]) -> Result:
-        """What ``use`` makes of the files; if one proves to be corrupted, they are fetched a second time."""
-        paths = [self._path(file) for file in files]
-        for again in (True, False):
-            try:
-                for file, path in zip(files, paths, strict=True):
-                    if not path.exists():
-                        self._fetch(file, path)
-                    self._verify(file, path)
-                return use(paths)
-            except CorruptedFile as error:
-                for path in paths:
-                    path.unlink(missing_ok=True)
-                if not again:
-                    raise
-                log.warning("%s It is fetched again.", error)
-        raise AssertionError("unreachable")
+    def obtain(self, files: Sequence[RemoteFile], use: Callable[[list[Path]], object]) -> None:
+        """Has the files used; if one proves to be corrupted, they are fetched a second time."""
+        try:
+            self._attempt(files, use)
+        except CorruptedFile as error:
+            log.warning("%s It is fetched again.", error)
+            self._attempt(files, use)
 
     def unpack(self, file: RemoteFile, paths: list[Path]) -> None:
         """Unpacks a verified archive, notes its members, and removes it."""
@@ -250,6 +238,19 @@ class _Job:
     def remove(self, files: set[RemoteFile]) -> None:
         for file in files:
             self._path(file).unlink(missing_ok=True)
+
+    def _attempt(self, files: Sequence[RemoteFile], use: Callable[[list[Path]], object]) -> None:
+        paths = [self._path(file) for file in files]
+        try:
+            for file, path in zip(files, paths, strict=True):
+                if not path.exists():
+                    self._fetch(file, path)
+                self._verify(file, path)
+            use(paths)
+        except CorruptedFile:
+            for path in paths:
+                path.unlink(missing_ok=True)
+            raise
 
     def _fetch(self, file: RemoteFile, path: Path) -> None:
         source, meter = self._source(file), self._meter(file, "download")
@@ -287,9 +288,12 @@ class _Job:
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Keeps a second download away from the same root: both would write the same files."""
-    with explain_full_disk(folder):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise AsdRayError(f"{folder}: cannot be written ({error.strerror}); choose another folder.") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -35,7 +35,7 @@ def is_attached(registry: Registry, folder: Path) -> bool:
         labels = read_labels(folder, registry.layout.key)
     except AsdRayError:
         return False
-    return bool(hidden) and hidden.keys() == labels.keys()
+    return hidden.keys() == labels.keys()
 
 
 def attach(registry: Registry, folder: Path, lists: Iterable[Path]) -> Path:

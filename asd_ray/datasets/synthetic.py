@@ -1,7 +1,7 @@
-"""A synthetic data set: which recordings there are, how each is rendered, and their files.
+"""A synthetic data set: which recordings there are, how each one sounds, and their files.
 
-Deterministic: a recording names everything that its sound depends on, so it comes out the same in any process and order.
-It is a testbed: results on it say nothing about real machines.
+Deterministic: a recording names all that its sound depends on, so it is the same in any process and in any order. The
+set is a testbed: results on it say nothing about real machines. How hard it is: :mod:`asd_ray.datasets.calibration`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
@@ -23,9 +23,11 @@ from scipy.stats import qmc
 
 from asd_ray.clips import stable_hash
 from asd_ray.config import SyntheticConfig
-from asd_ray.datasets.acoustics import Grid, Spectrum, factory, microphone, power, reflection, room, to_signal
-from asd_ray.datasets.machines import MACHINES, Machine, Operation
+from asd_ray.datasets.acoustics import Grid, Spectrum, factory, lowpass, microphone, power, reflection, room, to_signal
+from asd_ray.datasets.machines import MACHINES
+from asd_ray.datasets.mechanics import Machine, Operation
 from asd_ray.errors import AsdRayError
+from asd_ray.files import write_atomically, write_text
 
 GENERATOR = 1
 """Version of the sounds: raised whenever a recording of the same name would sound different."""
@@ -34,13 +36,25 @@ IDS = {
     "dcase2020": ("00", "02", "04", "06", "01", "03", "05"),  # the development IDs first
     "dcase2022": ("00", "01", "02", "03", "04", "05", "06"),
 }
-SNR_DB = 6.0
-LEVEL_DB = (-35.0, -31.0)  # RMS of a clip in dB of full scale; real clips of the public sets lie around -40
-LEAK_DB = -12.0  # another machine of the hall, relative to the background
+SAMPLE_RATE, SECONDS = 16000, 10.0
+OPERATION = {  # range of speed relative to the nominal one, range of load, by domain
+    "none": ((0.97, 1.03), (0.0, 1.0)),
+    "source": ((0.97, 1.03), (0.0, 0.7)),
+    "target": ((1.08, 1.14), (0.6, 1.0)),
+}
+SEVERITY = (0.3, 1.0)
+SNR_DB = 6.0  # mean of the clips', which lie within 2 dB of it
+LEVEL_DB = (-42.0, -38.0)  # RMS of a clip in dB of full scale; the public sets' lie around -40
+LEAK_DB = -12.0  # a machine behind the wall, relative to the hall's own noise
 CHUNK = 16  # recordings per task
 
+Split = Literal["train", "test"]
+Label = Literal["normal", "anomaly"]
+FAULT_COLUMNS = ("path", "machine", "id", "fault", "band", "severity")
+ATTRIBUTE_COLUMNS = ("file_name", "d1p", "d1v", "d2p", "d2v", "d3p", "d3v")  # DCASE 2022's: parameters and values
+
 Chunk = Sequence["Recording"]
-Run = Callable[[Callable[[Chunk], int], Iterable[Chunk]], Iterator[int]]
+Run = Callable[[Callable[[Chunk], Any], Iterable[Chunk]], Iterator[Any]]
 
 
 @dataclass(frozen=True)
@@ -68,8 +82,8 @@ class Recording:
     path: str
     machine: str
     id: str
-    split: Literal["train", "test"]
-    label: Literal["normal", "anomaly"]
+    split: Split
+    label: Label
     domain: str
     fault: str
     band: str
@@ -104,15 +118,13 @@ def plan(config: SyntheticConfig, layout: str = "dcase2020") -> list[Recording]:
     recordings: list[Recording] = []
     for machine in list(MACHINES)[: config.machines]:
         for name in IDS[layout][: config.ids]:
-            for split, label, domain, count in _strata(config, layout):
-                recordings += _stratum(config, layout, machine, name, split, label, domain, count)
+            for stratum in _strata(config, layout):
+                recordings += _stratum(config, layout, machine, name, *stratum)
     return recordings
 
 
-def _strata(
-    config: SyntheticConfig, layout: str
-) -> Iterator[tuple[Literal["train", "test"], Literal["normal", "anomaly"], str, int]]:
-    """Split, label, domain and number of clips. 2022: a tenth of training is target, and half of the test."""
+def _strata(config: SyntheticConfig, layout: str) -> Iterator[tuple[Split, Label, str, int]]:
+    """Split, label, domain and number of clips. 2022: about a tenth of training is target, and half of the test."""
     if layout == "dcase2020":
         yield "train", "normal", "none", config.train
         yield "test", "normal", "none", config.test_normal
@@ -121,58 +133,45 @@ def _strata(
     target = max(1, round(config.train / 10)) if config.train > 1 else 0
     yield "train", "normal", "source", config.train - target
     yield "train", "normal", "target", target
-    for label, count in (("normal", config.test_normal), ("anomaly", config.test_anomaly)):
-        yield "test", label, "source", count - count // 2  # type: ignore[misc]
-        yield "test", label, "target", count // 2  # type: ignore[misc]
+    yield "test", "normal", "source", (config.test_normal + 1) // 2
+    yield "test", "normal", "target", config.test_normal // 2
+    yield "test", "anomaly", "source", (config.test_anomaly + 1) // 2
+    yield "test", "anomaly", "target", config.test_anomaly // 2
 
 
 def _stratum(
-    config: SyntheticConfig,
-    layout: str,
-    machine: str,
-    name: str,
-    split: Literal["train", "test"],
-    label: Literal["normal", "anomaly"],
-    domain: str,
-    count: int,
-) -> list[Recording]:
-    key = (config.seed, layout, machine, name)
-    rng = np.random.default_rng(stable_hash("stratum", *key, split, label, domain))
+    config: SyntheticConfig, layout: str, machine: str, name: str, split: Split, label: Label, domain: str, count: int
+) -> Iterator[Recording]:
+    """The recordings of one ID, split, label and domain. A target domain turns faster, under more load."""
+    rng = np.random.default_rng(stable_hash("stratum", config.seed, layout, machine, name, split, label, domain))
     faults = MACHINES[machine].faults
-    kinds = (
-        rng.permutation([list(faults)[i % len(faults)] for i in range(count)]) if label == "anomaly" else [""] * count
-    )
-    design = qmc.LatinHypercube(5, rng=rng).random(count) if count else np.empty((0, 5))
-    recordings = []
-    for index, (kind, (level, load, speed, snr, severity)) in enumerate(zip(kinds, design, strict=True)):
-        shifted = domain == "target"
-        load = float(0.6 + 0.4 * load if shifted else 0.7 * load if domain == "source" else load)
-        speed = float((1.08 if shifted else 0.97) + 0.06 * speed)
+    kinds = [list(faults)[index % len(faults)] if label == "anomaly" else "" for index in range(count)]
+    design = qmc.LatinHypercube(5, rng=rng).random(count)
+    (slowest, fastest), (idle, full) = OPERATION[domain]
+    for index, (kind, (level, snr, speed, load, severity)) in enumerate(zip(kinds, design, strict=True)):
+        speed, load = slowest + (fastest - slowest) * speed, idle + (full - idle) * load
         if layout == "dcase2020":
             path = f"{machine}/{split}/{label}_id_{name}_{index:08d}.wav"
         else:
-            settings = f"spd_{round(100 * speed)}_load_{round(100 * load)}_mic_{1 + shifted}"
+            settings = f"spd_{100 * speed:.0f}_load_{100 * load:.0f}_mic_{1 + (domain == 'target')}"
             path = f"{machine}/{split}/section_{name}_{domain}_{split}_{label}_{index:04d}_{settings}.wav"
-        recordings.append(
-            Recording(
-                path=path,
-                machine=machine,
-                id=name,
-                split=split,
-                label=label,
-                domain=domain,
-                fault=str(kind),
-                band=faults[kind].band if kind else "",
-                severity=round(float(0.3 + 0.7 * severity), 3) if kind else 0.0,
-                speed=round(speed, 4),
-                load=round(load, 3),
-                snr_db=round(float(getattr(config, "snr_db", SNR_DB) + 4 * snr - 2), 2),
-                level_db=round(float(LEVEL_DB[0] + (LEVEL_DB[1] - LEVEL_DB[0]) * level), 2),
-                individual=stable_hash("individual", config.seed, machine, name),
-                seed=stable_hash("clip", *key, path),
-            )
+        yield Recording(
+            path=path,
+            machine=machine,
+            id=name,
+            split=split,
+            label=label,
+            domain=domain,
+            fault=kind,
+            band=faults[kind].band if kind else "",
+            severity=round(SEVERITY[0] + (SEVERITY[1] - SEVERITY[0]) * severity, 3) if kind else 0.0,
+            speed=round(speed, 4),
+            load=round(load, 4),
+            snr_db=round(SNR_DB - 2 + 4 * snr, 2),
+            level_db=round(LEVEL_DB[0] + (LEVEL_DB[1] - LEVEL_DB[0]) * level, 2),
+            individual=stable_hash("individual", config.seed, machine, name),
+            seed=stable_hash("clip", config.seed, path),
         )
-    return recordings
 
 
 # --- Sound -----------------------------------------------------------------------------------------------------------
@@ -187,70 +186,65 @@ def _random(recording: Recording, part: str) -> np.random.Generator:
     return np.random.default_rng(stable_hash(recording.seed, part))
 
 
-def render(recording: Recording, sample_rate: int = 16000, seconds: float = 10.0) -> NDArray[np.float32]:
+def render(recording: Recording, sample_rate: int = SAMPLE_RATE, seconds: float = SECONDS) -> NDArray[np.float32]:
     """The sound of a recording, (samples,) float32 within -1 to 1. A pure function of its arguments.
 
-    Machine in its room, background at the recording's SNR (the SNR counts the healthy machine), another machine behind
-    the wall, microphone; then the whole clip to the recording's level.
+    The machine in its room, the hall's noise, another machine behind the wall, the microphone; then the whole clip is
+    brought to the recording's level, so that no fault makes it louder.
     """
     grid = Grid(sample_rate, round(sample_rate * seconds))
     rng = _random(recording, "scene")
     operation = Operation(
         grid,
-        _random(recording, "machine"),
-        _random(recording, "fault"),
-        recording.speed,
-        recording.load,
-        recording.fault,
-        recording.severity,
+        rng=_random(recording, "machine"),
+        fault_rng=_random(recording, "fault"),
+        speed=recording.speed,
+        load=recording.load,
+        fault=recording.fault,
+        severity=recording.severity,
     )
     place = stable_hash("place", recording.individual, recording.domain == "target")
     machine = _machine(recording.machine, recording.individual).sound(operation)
-    background = _background(recording, grid, place, rng)
-    gain = np.sqrt(power(machine, grid, 60) / power(background, grid, 60) / 10 ** (recording.snr_db / 10))
-    heard = (machine * room(place, 0.35, 0.5, grid) + gain * background) * reflection(grid, rng)
-    signal = to_signal(heard * microphone(place, grid), grid)
-    signal *= np.float32(10 ** (recording.level_db / 20)) / np.sqrt(np.mean(np.square(signal, dtype=np.float64)))
+    noise = _background(recording.machine, place, grid, rng)
+    # Without infrasound, which no microphone hears.
+    noise *= np.float32(np.sqrt(power(machine, grid, 60) / power(noise, grid, 60) / 10 ** (recording.snr_db / 10)))
+    heard = (machine * room(place, 0.35, 0.5, grid) + noise) * reflection(grid, rng) * microphone(place, grid)
+    signal = to_signal(heard, grid).astype(np.float64)
+    signal *= 10 ** (recording.level_db / 20) / np.sqrt(np.mean(signal**2))
     return np.clip(signal, -1, 1).astype(np.float32)
 
 
-def _background(recording: Recording, grid: Grid, place: int, rng: np.random.Generator) -> Spectrum:
-    """(F,) the factory, and a machine of another type that leaks in through the wall."""
+def _background(machine: str, place: int, grid: Grid, rng: np.random.Generator) -> Spectrum:
+    """(F,) the noise of the hall, and a healthy machine of another type that leaks in through the wall."""
     hall = factory(grid, np.random.default_rng(place), rng)
-    others = [name for name in MACHINES if name != recording.machine]
-    other = others[place % len(others)]
-    healthy = Operation(grid, rng, rng, float(rng.uniform(0.97, 1.03)), float(rng.uniform()))
-    leak = _machine(other, stable_hash("leak", place)).sound(healthy) / (
-        1 + 1j * np.arange(grid.samples // 2 + 1) / grid.seconds / 800
-    )
-    return hall + leak * np.sqrt(power(hall, grid) / power(leak, grid)) * 10 ** (LEAK_DB / 20)
+    others = [name for name in MACHINES if name != machine]
+    neighbour = _machine(others[place % len(others)], stable_hash("neighbour", place))
+    operation = Operation(grid, rng=rng, fault_rng=rng, speed=rng.uniform(0.97, 1.03), load=rng.uniform())
+    leak = neighbour.sound(operation) * lowpass(grid, 800)
+    return hall + leak * np.float32(np.sqrt(power(hall, grid) / power(leak, grid)) * 10 ** (LEAK_DB / 20))
 
 
 # --- Files -----------------------------------------------------------------------------------------------------------
 
 
-def write(root: Path, recording: Recording, sample_rate: int = 16000, seconds: float = 10.0) -> None:
-    """Renders a recording to its 16-bit wav file below ``root``."""
+def write(root: Path, recording: Recording, sample_rate: int = SAMPLE_RATE, seconds: float = SECONDS) -> None:
+    """Renders a recording to its 16-bit wav file below ``root``; the file is whole or not there.
+
+    Raises:
+        AsdRayError: the file cannot be written.
+    """
     buffer = io.BytesIO()
     soundfile.write(buffer, render(recording, sample_rate, seconds), sample_rate, subtype="PCM_16", format="WAV")
-    _replace(Path(root) / recording.path, buffer.getvalue())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes beside and renames, so that a file is whole or not there."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path = Path(root) / recording.path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        os.replace(part, path)
+        write_atomically(path, lambda beside: Path(beside).write_bytes(buffer.getvalue()))
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise AsdRayError(f"{path}: cannot write the synthetic set here ({error.strerror}).") from None
+        raise AsdRayError(f"{path}: cannot write this recording ({error.strerror}); is the folder writable?") from None
 
 
-def _write_chunk(chunk: Chunk, root: Path, sample_rate: int, seconds: float) -> int:
+def _write_chunk(chunk: Chunk, root: Path) -> int:
     for recording in chunk:
-        write(root, recording, sample_rate, seconds)
+        write(root, recording)
     return len(chunk)
 
 
@@ -277,27 +271,29 @@ def synthesise(
     root = Path(root)
     recordings = plan(config, layout)
     _claim(root, config, layout)
-    rate, seconds = getattr(config, "sample_rate", 16000), getattr(config, "seconds", 10.0)
-    size = 44 + 2 * round(rate * seconds)
-    missing = [r for r in recordings if not _has_size(root / r.path, size)]
-    chunks = [missing[i : i + CHUNK] for i in range(0, len(missing), CHUNK)]
+    missing = [recording for recording in recordings if not _is_whole(root / recording.path)]
     done = len(recordings) - len(missing)
     if progress:
         progress(done, len(recordings))
-    for written in (run or map)(partial(_write_chunk, root=root, sample_rate=rate, seconds=seconds), chunks):
+    chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+    for written in (run or map)(partial(_write_chunk, root=root), chunks):
         done += written
         if progress:
             progress(done, len(recordings))
-    _replace(root / "faults.csv", _faults_csv(recordings))
+    _write_csv(
+        root / "faults.csv", FAULT_COLUMNS, ([getattr(r, c) for c in FAULT_COLUMNS] for r in recordings if r.fault)
+    )
     if layout == "dcase2022":
-        for (machine, name), members in _by_id(recordings).items():
-            _replace(root / machine / f"attributes_{name}.csv", _attributes_csv(members))
+        for (machine, name), members in groupby(recordings, lambda recording: (recording.machine, recording.id)):
+            rows = [[r.path, *Path(r.path).stem.split("_")[6:]] for r in members]
+            _write_csv(root / machine / f"attributes_{name}.csv", ATTRIBUTE_COLUMNS, rows)
     return recordings
 
 
-def _has_size(path: Path, size: int) -> bool:
+def _is_whole(path: Path) -> bool:
+    """Whether a file has the size that :func:`write` gives it."""
     try:
-        return path.stat().st_size == size
+        return path.stat().st_size == 44 + 2 * round(SAMPLE_RATE * SECONDS)
     except OSError:
         return False
 
@@ -306,45 +302,27 @@ def _claim(root: Path, config: SyntheticConfig, layout: str) -> None:
     """Marks a new folder as this set's, and refuses one that holds anything else."""
     mark = root / "synthetic.json"
     ours = {"generator": GENERATOR, "layout": layout, "config": config.model_dump(mode="json")}
-    if not mark.exists():
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise AsdRayError(
-                f"{root}: there is something here that is no synthetic set (no synthetic.json); choose an empty or new folder."
-            )
-        _replace(mark, (json.dumps(ours, indent=2) + "\n").encode())
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        try:
+            write_text(mark, json.dumps(ours, indent=2) + "\n")
+        except OSError as error:
+            raise AsdRayError(f"{root}: cannot make the synthetic set here ({error.strerror}).") from None
         return
     try:
         theirs = json.loads(mark.read_text(encoding="utf-8"))
         different = [key for key in ours if theirs.get(key) != ours[key]]
     except (OSError, ValueError, AttributeError):
-        raise AsdRayError(f"{mark}: cannot be read as JSON; delete the folder {root} to make the set again.") from None
+        raise AsdRayError(
+            f"{root}: is no empty folder and no synthetic set either (no readable synthetic.json); choose another one."
+        ) from None
     if different:
-        found = ", ".join(f"{key} {theirs.get(key)} instead of {ours[key]}" for key in different)
+        found = "; ".join(f"{key} {theirs.get(key)}, expected {ours[key]}" for key in different)
         raise AsdRayError(f"{root}: holds another synthetic set ({found}); choose another folder or delete this one.")
 
 
-def _by_id(recordings: Iterable[Recording]) -> dict[tuple[str, str], list[Recording]]:
-    groups: dict[tuple[str, str], list[Recording]] = {}
-    for recording in recordings:
-        groups.setdefault((recording.machine, recording.id), []).append(recording)
-    return groups
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def _faults_csv(recordings: Iterable[Recording]) -> bytes:
-    columns = ("path", "machine", "id", "fault", "band", "severity")
-    assert set(columns) <= {field.name for field in fields(Recording)}
-    return _csv(columns, ([getattr(r, name) for name in columns] for r in recordings if r.fault))
-
-
-def _attributes_csv(recordings: Iterable[Recording]) -> bytes:
-    """DCASE 2022's: file name, then pairs of parameter and value, which the file name has too."""
-    rows = ([r.path, *Path(r.path).stem.split("_")[6:]] for r in recordings)
-    return _csv(["file_name", "d1p", "d1v", "d2p", "d2v", "d3p", "d3v"], rows)
+    write_text(path, text.getvalue())

@@ -80,7 +80,10 @@ def locate(session: requests.Session, url: str) -> Source:
             with _get(session, url, "bytes=0-0") as response:
                 if response.status_code == 206:
                     b"".join(_blocks(response))  # read to its end, the connection serves the next request
-                    return Source(url, _content_range(response)[1], ranges=True)
+                    match = re.fullmatch(r"bytes 0-0/(\d+)", response.headers.get("Content-Range", ""))
+                    if match is None:
+                        raise _Transient("the server answered with another range than was asked for")
+                    return Source(url, int(match[1]), ranges=True)
                 length = response.headers.get("Content-Length", "")
                 return Source(url, int(length) if length.isdecimal() else None, ranges=False)
         except _Transient as error:
@@ -215,9 +218,8 @@ def _receive(
         try:
             wanted = f"bytes={position}-{span.stop - 1}" if source.ranges else None
             with _get(session, source.url, wanted) as response:
-                if source.ranges and (
-                    response.status_code != 206 or _content_range(response) != (position, source.size)
-                ):
+                expected = f"bytes {position}-{span.stop - 1}/{source.size}"
+                if source.ranges and response.headers.get("Content-Range") != expected:
                     raise _Transient("the server answered with another range than was asked for")
                 out.seek(position)
                 for block in _blocks(response):
@@ -236,7 +238,6 @@ def _receive(
             if not source.ranges:
                 yield span.start - position
                 position = span.start
-                out.truncate(0)
             if stop.wait(_delay(source.url, error, failures)):
                 return
 
@@ -271,14 +272,6 @@ def _blocks(response: requests.Response) -> Iterator[bytes]:
         yield from response.iter_content(BLOCK)
     except requests.RequestException as error:
         raise _Transient(_reason(error)) from None
-
-
-def _content_range(response: requests.Response) -> tuple[int, int]:
-    """First byte and size of the whole file, from the headers of a 206 answer."""
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-    if match is None:
-        raise _Transient("the server answered with a range but does not say which")
-    return int(match[1]), int(match[2])
 
 
 def _delay(url: str, error: _Transient, failures: int) -> float:

@@ -59,7 +59,7 @@ def unpack(
     """Unpacks the members of a zip file that lie in its top folder ``folder`` to ``target/folder``.
 
     All names are checked before the first byte is written. Members are written beside and renamed, each after its
-    CRC-32 was found right; a file of the right size that is already there is left alone.
+    CRC-32 was found right; a file of that size and CRC-32 that is already there is left alone.
 
     Args:
         report: called with the bytes unpacked (or found) so far, and the bytes of all members.
@@ -82,7 +82,7 @@ def unpack(
             if left_out := len(members) - len(wanted):
                 log.warning("%s: %d members outside %s/ are left out", archive, left_out, folder)
             _check_parents(archive, target, wanted)
-            missing = {name: info for name, info in wanted.items() if not has_size(target / name, info.file_size)}
+            missing = {name: info for name, info in wanted.items() if not _is_there(target / name, info)}
             require_space(archive.parent, sum(info.file_size for info in missing.values()), f"unpacking {archive.name}")
             total = sum(info.file_size for info in wanted.values())
             done = total - sum(info.file_size for info in missing.values())
@@ -107,6 +107,16 @@ def has_size(path: Path, size: int) -> bool:
     except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and found.st_size == size
+
+
+def _is_there(path: Path, info: zipfile.ZipInfo) -> bool:
+    if not has_size(path, info.file_size):
+        return False
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            crc = zlib.crc32(block, crc)
+    return crc == info.CRC
 
 
 def _members(archive: Path, opened: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

@@ -15,7 +15,7 @@ import ray.data
 import torch
 
 from asd_ray.clips import Clip
-from asd_ray.config import FeatureConfig
+from asd_ray.config import Channel, FeatureConfig
 from asd_ray.datasets import audio
 from asd_ray.errors import AsdRayError
 from asd_ray.features.log_mel import LogMel, level_db
@@ -36,7 +36,7 @@ BATCH = 16  # clips of one transform call: 10 s clips stay within the processor'
 
 
 def build_shard(
-    row: dict[str, Any], root: str, store: str, features: FeatureConfig, channel: int | str, skip_bad: bool
+    row: dict[str, Any], root: str, store: str, features: FeatureConfig, channel: Channel, skip_bad: bool
 ) -> dict[str, Any]:
     """One shard, from recordings to a finished file. Returns its name and summary, or the clip that stopped it."""
     torch.set_num_threads(1)  # one task per core: threads inside a task would only compete
@@ -104,7 +104,7 @@ def build(
     root: Path,
     store: Path,
     features: FeatureConfig,
-    channel: int | str = 0,
+    channel: Channel = 0,
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
@@ -148,7 +148,7 @@ def build(
 
 
 def _run(
-    plans: Sequence[ShardPlan], root: Path, store: Path, features: FeatureConfig, channel: int | str, skip_bad: bool
+    plans: Sequence[ShardPlan], root: Path, store: Path, features: FeatureConfig, channel: Channel, skip_bad: bool
 ) -> Iterable[dict[str, Any]]:
     if not plans:
         return []

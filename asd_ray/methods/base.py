@@ -26,7 +26,7 @@ class DataInfo:
     Attributes:
         n_mels: F.
         frames: T.
-        classes: names of the C classes of the training clips (``machine_id``), in label order.
+        classes: names of the C classes of the training clips (``machine/id``), in label order.
         mean: mean of all training features, the pre-norm's μ.
         std: their standard deviation, the pre-norm's σ.
         clips: number of training clips of all workers together.

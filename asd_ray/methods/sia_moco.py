@@ -61,19 +61,15 @@ class PretrainStage(Stage):
         keys = forward_keys(lambda x: nnf.normalize(self.key(x), dim=1), key_view, self.shuffle_bn)  # (N, D)
         own = rank() * len(q) + torch.arange(len(q), device=q.device)
         positive = (q * keys[own]).sum(dim=1)  # (B,)
-        negative = q @ self._negatives(keys).T  # (B, K) or (B, N)
         if self.queue is None:
-            others = torch.ones_like(negative, dtype=torch.bool).scatter_(1, own[:, None], False)
-            negative = negative[others].view(len(q), len(keys) - 1)
-        loss = info_nce(positive, negative, self.temperature)
-        if self.queue is not None:
+            others = (own[:, None] + torch.arange(1, len(keys), device=q.device)) % len(keys)
+            negative = (q @ keys.T).gather(1, others)  # (B, N - 1)
+        else:
+            # A copy: the gradient needs what the queue held before the keys enter it.
+            negative = q @ self.queue.items.clone().T  # (B, K)
             self.queue.push(keys)
+        loss = info_nce(positive, negative, self.temperature)
         return loss, self._metrics(q.detach(), keys[own], positive.detach(), negative.detach())
-
-    def _negatives(self, keys: Tensor) -> Tensor:
-        """The queue as it was before this batch (K, D); without one the batch's keys (N, D), own ones included."""
-        # A copy, because the gradient needs what the queue held before the keys enter it.
-        return keys if self.queue is None else self.queue.items.clone()
 
     def end_step(self, progress: float = 0.0) -> None:
         """Moves the key encoder after the query encoder, once per optimiser step.
@@ -140,7 +136,7 @@ class SiaMoco(Method):
         info: of the data.
 
     Raises:
-        AsdRayError: the encoder is not one of timm's, or a crop's range is not one.
+        ConfigError: the encoder is not one of timm's, or a crop's range is not one.
     """
 
     def __init__(self, config: SiaMocoConfig, info: DataInfo) -> None:

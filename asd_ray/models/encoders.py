@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from asd_ray.errors import AsdRayError
+from asd_ray.errors import ConfigError
 from asd_ray.methods.base import resolve_precision
 
 
@@ -30,7 +30,7 @@ class Encoder(nn.Module):
         num_features: D.
 
     Raises:
-        AsdRayError: timm has no such architecture, or it does not take (F, T) inputs.
+        ConfigError: timm has no such architecture, or it does not take (F, T) inputs.
     """
 
     def __init__(self, name: str, n_mels: int, frames: int, precision: str = "auto") -> None:
@@ -38,7 +38,7 @@ class Encoder(nn.Module):
         self.name, self.precision = name, precision
         # timm would look names with a colon up on the Hugging Face hub or in a local folder
         if ":" in name or not timm.is_model(name):
-            raise AsdRayError(f"method.pretrain.encoder: timm has no architecture {name!r}{_suggestion(name)}.")
+            raise ConfigError(f"method.pretrain.encoder: timm has no architecture {name!r}{_suggestion(name)}.")
         network = timm.create_model(name, pretrained=False, in_chans=1, num_classes=0)
         self.network = network.to(memory_format=torch.channels_last)
         self.num_features = self._probe(n_mels, frames)
@@ -57,14 +57,14 @@ class Encoder(nn.Module):
         try:
             output = self.eval()(torch.zeros(1, n_mels, frames))
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise AsdRayError(
+            raise ConfigError(
                 f"method.pretrain.encoder: {self.name} does not take spectrograms of {n_mels} mel bands and {frames} "
                 f"frames ({str(error).partition(chr(10))[0]}); choose a convolutional network."
             ) from None
         finally:
             self.train(training)
         if output.ndim != 2:
-            raise AsdRayError(
+            raise ConfigError(
                 f"method.pretrain.encoder: {self.name} gives an output of shape {tuple(output.shape)} instead of one "
                 "vector per clip; choose another network."
             )

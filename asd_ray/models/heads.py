@@ -38,8 +38,8 @@ class LinearHead(nn.Linear):
 class ArcFaceHead(nn.Module):
     """Additive angular margin: s · cos(θ_j), and s · cos(θ_y + m) for a clip's own class y while it trains.
 
-    Deng et al., "ArcFace", CVPR 2019, equation 3, with the authors' guard: where θ_y + m would pass π, and the cosine
-    rise again, the logit is s (cos θ_y − m sin m), so that it falls monotonically over all θ_y.
+    Deng et al., "ArcFace", CVPR 2019, equation 3, with the guard of the authors' code: where θ_y + m would pass π, and
+    the cosine rise again, the logit is s (cos θ_y − m sin m), so that it falls monotonically over all θ_y.
 
     Args:
         features: D.

@@ -6,9 +6,10 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import ray
 
@@ -72,6 +73,33 @@ def concurrency(resources: ResourceConfig) -> int:
     if resources.gpus_per_worker:
         room = min(room, total.get("GPU", 0) / (resources.workers * resources.gpus_per_worker))
     return max(1, min(int(room), resources.max_concurrent_trials or int(room)))
+
+
+def parallel(function: Any, chunks: Iterable[Any]) -> Iterator[Any]:
+    """Runs ``function`` on every chunk as Ray tasks, one core each, yielding results as they end."""
+    task = ray.remote(num_cpus=1)(_call)
+    pending = [task.remote(function, chunk) for chunk in chunks]
+    while pending:
+        done, pending = ray.wait(pending)
+        yield ray.get(done[0])
+
+
+def _call(function: Any, chunk: Any) -> Any:
+    return function(chunk)
+
+
+@contextlib.contextmanager
+def local_tasks(items: int) -> Iterator[Callable[[Any, Iterable[Any]], Iterator[Any]] | None]:
+    """A :func:`parallel` on a local Ray of its own, or None where starting one would take longer than the work."""
+    if items < 500 or (os.cpu_count() or 1) == 1:
+        yield None
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="asd_ray-") as folder,
+        quiet_terminal(Path(folder) / "ray.log"),
+        ray_session(None, "tasks", ResourceConfig()),
+    ):
+        yield parallel
 
 
 @contextlib.contextmanager

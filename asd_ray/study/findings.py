@@ -128,12 +128,15 @@ class Findings:
         """Which split chose the trial, and which one is reported."""
         objective = self.study.get("evaluation", {}).get("objective", "auc_pauc")
         by = OBJECTIVES.get(objective, objective)
+        if self.domains and objective == "auc_pauc":
+            by = "the official score (the harmonic mean of domain AUCs and pAUCs)"
         if self.best is None:
             return f"No trial completed, so none was chosen. It would be chosen by {by} on the select split."
         value = percent(self.trials.set_index("trial")["objective"][self.best])
         return (
             f"Trial {self.best} was chosen by {by} on the select split ({value}). "
-            "What is reported is the holdout split, which had no part in the choice."
+            "What is reported is the holdout split, which had no part in the choice"
+            + ("; it holds other IDs than the select split." if self._disjoint else ".")
         )
 
     def warnings(self) -> list[str]:
@@ -162,23 +165,33 @@ class Findings:
             )
         return found
 
+    @cached_property
+    def _ids(self) -> pd.DataFrame:
+        """Split, machine, ID -> ``clips``, and whether every AUC is ``defined``; the same for all trials."""
+        rows = self.results[self.results["trial"] == self.results["trial"].min()]
+        rows = rows.assign(clips=rows["n_normal"] + rows["n_anomaly"], defined=rows["auc"].notna())
+        return rows.groupby(["split", "machine", "id"]).agg(clips=("clips", "sum"), defined=("defined", "all"))
+
+    @property
+    def _disjoint(self) -> bool:
+        """Whether the splits have different IDs, as with DCASE 2020's development and evaluation parts."""
+        there = self._ids[self._ids["clips"] > 0].reset_index()
+        return len(there) > 0 and there["split"].nunique() == 2 and not there.duplicated(["machine", "id"]).any()
+
     def _undefined(self, split: str) -> list[str]:
-        rows = self.results[(self.results["trial"] == self.results["trial"].min()) & (self.results["split"] == split)]
-        ids = rows.groupby(["machine", "id"]).agg(
-            defined=("auc", lambda values: values.notna().all()),
-            clips=("n_normal", "sum"),
-            anomalies=("n_anomaly", "sum"),
-        )
+        ids = self._ids[self._ids.index.get_level_values("split") == split]
+        if self._disjoint:
+            ids = ids[ids["clips"] > 0]
         undefined = ids[~ids["defined"].astype(bool)]
         if undefined.empty:
             return []
-        empty = int((undefined["clips"] + undefined["anomalies"] == 0).sum())
-        causes = [f"{empty} have no clips there"] if empty else []
+        empty = int((undefined["clips"] == 0).sum())
+        causes = [f"{empty} without clips there"] if empty else []
         if len(undefined) > empty:
-            causes.append(f"{len(undefined) - empty} lack normal or anomalous clips")
+            causes.append(f"{len(undefined) - empty} without normal or without anomalous clips")
         return [
-            f"On the {split} split {len(ids) - len(undefined)} of {len(ids)} IDs have a defined AUC; "
-            f"{' and '.join(causes)}. Means are over the defined ones."
+            f"On the {split} split {len(ids) - len(undefined)} of {len(ids)} IDs have a defined AUC "
+            f"({', '.join(causes)}). Means are over the defined ones."
         ]
 
     def footnotes(self) -> list[str]:
@@ -198,11 +211,11 @@ class Findings:
             "spectrum.",
         ]
         counted = self.results[self.results["auc"].notna()]
-        fewest = counted["n_normal"].min() if len(counted) else math.inf
-        if fewest * p < 2:
+        normal, anomaly = counted["n_normal"].min(), counted["n_anomaly"].min()
+        if normal * p < 2:
             notes.append(
-                f"pAUC looks at the {p:.0%} of normal clips that score highest; an ID here has {fewest} normal clips, "
-                "so it is coarse."
+                f"Few clips: an ID here has {normal} normal and an ID {anomaly} anomalous clips. Single clips move its "
+                f"AUC by points and its pAUC, which looks at the {p:.0%} of normal clips that score highest, by more."
             )
         seeds = self.results.groupby("trial")["seed"].nunique().max() if len(self.results) else 0
         if seeds > 1:

@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from asd_ray.study.tables import plain
 
 # Stand-ins that matplotlib draws with and that become CSS variables afterwards.
 COLOURS = {
@@ -75,18 +77,18 @@ def objective_over_trials(trials: pd.DataFrame, best: int | None) -> str:
         axes.set(xlabel="trial", ylabel="objective (%)")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=7, columnspacing=1.2, handletextpad=0.4)
 
-    return _svg("objective", draw, (920, 300))
+    return _svg("objective", draw, (920, 300), top=34)
 
 
 def key_against_objective(trials: pd.DataFrame, key: str, distribution: dict[str, list], best: int | None) -> str:
     """A searched key's values against the objective, over its whole distribution (``{uniform: [0.1, 0.6]}``)."""
-    kind, bounds = next(iter(distribution.items()), ("choice", sorted(trials[key].dropna().unique(), key=str)))
+    kind, bounds = next(iter(distribution.items()), ("choice", sorted(trials[key].dropna().unique(), key=plain)))
 
     def draw(axes: Axes) -> None:
         if kind == "choice":
-            names = [str(choice) for choice in bounds]
+            names = [plain(choice) for choice in bounds]
             places = {name: place for place, name in enumerate(names)}
-            _points(axes, trials.assign(**{key: trials[key].astype(str).map(places)}), key, best)
+            _points(axes, trials.assign(**{key: trials[key].map(plain).map(places)}), key, best)
             axes.set_xticks(range(len(names)), names)
             axes.set_xlim(-0.5, len(names) - 0.5)
         else:
@@ -95,8 +97,8 @@ def key_against_objective(trials: pd.DataFrame, key: str, distribution: dict[str
                 margin = (high / low) ** 0.04
                 axes.set_xscale("log")
                 axes.set_xlim(low / margin, high * margin)
-                axes.set_xticks(_log_ticks(low, high))
-                axes.xaxis.set_major_formatter(ScalarFormatter())
+                ticks = _log_ticks(low, high)
+                axes.set_xticks(ticks, [plain(tick) for tick in ticks])
                 axes.xaxis.set_minor_locator(NullLocator())
             elif low < high:
                 axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
@@ -109,6 +111,7 @@ def key_against_objective(trials: pd.DataFrame, key: str, distribution: dict[str
 def machine_means(table: pd.DataFrame, labels: dict[str, str]) -> str:
     """Held-out AUC of every machine and of their average: one row each, one mark per system."""
     rows = table[table["kind"] != "id"]
+    names = [machine if machine != "all" else "average" for machine in rows["machine"]]
     marks = {"best": ("o", "accent", 70), "default": ("D", "default", 40), "level": ("|", "level", 130)}
     marks["knn_log_mel"] = ("s", "knn", 34)
 
@@ -120,17 +123,14 @@ def machine_means(table: pd.DataFrame, labels: dict[str, str]) -> str:
                 values, places, marker=marker, s=size, color=C[colour], label=labels[system], zorder=3, linewidths=2.2
             )
         axes.axvline(50, color=C["muted"], lw=1, ls=(0, (2, 3)))
-        axes.set_yticks(places, [machine if machine != "all" else "average" for machine in rows["machine"]])
+        axes.set_yticks(places, names)
         axes.tick_params(axis="y", labelcolor=C["ink"], length=0)
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlabel("AUC on the holdout split (%)")
-        handles, names = axes.get_legend_handles_labels()
-        axes.legend(
-            handles[::-1], names[::-1], loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, handletextpad=0.2
-        )
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, handletextpad=0.2, reverse=True)
         axes.spines["left"].set_visible(False)
 
-    return _svg("machines", draw, (920, 90 + 30 * len(rows)))
+    return _svg("machines", draw, (920, 90 + 30 * len(rows)), top=34, left=24 + 8 * max(map(len, names)))
 
 
 def learning_curve(history: pd.DataFrame, name: str, metric: str, best: int | None) -> str:
@@ -146,7 +146,7 @@ def learning_curve(history: pd.DataFrame, name: str, metric: str, best: int | No
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.set(xlabel="epoch", ylabel=metric.replace("_", " "))
 
-    return _svg(name, draw, (300, 220))
+    return _svg(name, draw, (300, 220), left=70)
 
 
 def _points(axes: Axes, trials: pd.DataFrame, column: str, best: int | None) -> None:
@@ -176,27 +176,38 @@ def _points(axes: Axes, trials: pd.DataFrame, column: str, best: int | None) -> 
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """About two to seven round numbers within a range: 1, 2, 5 x powers of ten, or only the powers in a wide one."""
+    """Two to seven numbers within a range: 1, 2, 5 x powers of ten, only the powers if wide, the ends if narrow."""
     powers = [10.0**p for p in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
-    ticks = [step * power for power in powers for step in (1, 2, 5) if low <= step * power <= high]
-    return ticks if len(ticks) <= 7 else [power for power in powers if low <= power <= high]
+    for steps in ((1, 2, 5), (1,)):
+        ticks = [step * power for power in powers for step in steps if low <= step * power <= high]
+        if 2 <= len(ticks) <= 7:
+            return ticks
+    return [low, high]
 
 
-def _svg(name: str, draw: Callable[[Axes], None], size: tuple[int, int]) -> str:
-    """A figure of the given size in CSS pixels, as an ``<svg>`` element whose ids are its own."""
+def _svg(name: str, draw: Callable[[Axes], None], size: tuple[int, int], top: int = 10, left: int = 58) -> str:
+    """A figure as an ``<svg>`` element whose ids are its own.
+
+    Args:
+        name: unique on the page.
+        draw: fills the axes.
+        size: width and height in CSS pixels.
+        top, left: margins in CSS pixels, for a legend above and labels beside the axes.
+    """
+    width, height = size
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
-        axes = figure.add_subplot()
-        draw(axes)
+        figure = Figure(figsize=(width / 72, height / 72))
+        # Margins by hand: matplotlib's automatic layouts draw everything twice, which a report of many figures feels.
+        right, bottom = 14, 44
+        box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
+        draw(figure.add_axes(box))
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     for variable, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{variable})")
-    return re.sub(
-        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
-    )
+    head, body = svg.split(">", 1)
+    return re.sub(r' (width|height)="[^"]*"', "", head) + ">" + body

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from asd_ray import __version__
 from asd_ray.files import write_text
 from asd_ray.study import plots
-from asd_ray.study.findings import LABELS, Findings
+from asd_ray.study.findings import DEFAULT, LABELS, Findings
 from asd_ray.study.live import format_seconds
 from asd_ray.study.tables import SYSTEMS, percent, plain, top_systems, with_clips, without_clips
 
@@ -63,6 +63,7 @@ def write_report(study_dir: Path) -> Path:
         systems={name: LABELS[name] for name in SYSTEMS},
         environment_text=json.dumps(findings.environment, indent=2, ensure_ascii=False),
         version=__version__,
+        default_trial=DEFAULT,
         most_curves=plots.MOST_CURVES,
         **_figures(findings),
     )
@@ -96,10 +97,11 @@ def _figures(findings: Findings) -> dict[str, Any]:
             Markup(plots.key_against_objective(findings.trials, key, space.get(key, {}), findings.best))
             for key in findings.keys
         ]
+    own = ("trial", "seed", "epoch", "epochs", "seconds")
     shown = findings.history[findings.history["trial"].isin(findings.ranking["trial"][: plots.MOST_CURVES])]
     for stage in dict.fromkeys(shown["stage"]):
         of_stage = shown[shown["stage"] == stage].dropna(axis="columns", how="all").select_dtypes("number")
-        names = [str(name) for name in of_stage if name not in ("trial", "epoch", "epochs", "seed")]
+        names = [str(name) for name in of_stage if name not in own]
         figures["curves"][stage] = [
             Markup(plots.learning_curve(of_stage, f"{stage} {name}", name, findings.best)) for name in names
         ]

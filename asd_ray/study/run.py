@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from asd_ray.features.build import build
 from asd_ray.features.read import materialise
 from asd_ray.study import tables
 from asd_ray.study.baselines import baseline_results
-from asd_ray.study.cluster import concurrency, quiet_terminal, ray_session
+from asd_ray.study.cluster import concurrency, parallel, quiet_terminal, ray_session
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.live import StudyView
 from asd_ray.study.results import StudyOutcome, write_results
@@ -128,19 +127,6 @@ def prepare(study: StudyConfig, folder: StudyFolder, clips: list[Clip], root: Pa
     baselines = baseline_results(store, manifest, inputs.identity(), inputs.ids(), study.evaluation.max_fpr)
     tables.write_table(folder.path / "baselines.parquet", baselines)
     return inputs
-
-
-def parallel(function: Any, chunks: list[Any]) -> Iterator[Any]:
-    """Runs ``function`` on every chunk as Ray tasks, one core each, yielding results as they end."""
-    task = ray.remote(num_cpus=1)(_call)
-    pending = [task.remote(function, chunk) for chunk in chunks]
-    while pending:
-        done, pending = ray.wait(pending)
-        yield ray.get(done[0])
-
-
-def _call(function: Any, chunk: Any) -> Any:
-    return function(chunk)
 
 
 def _trainable(study: StudyConfig, inputs: StudyInputs) -> Any:

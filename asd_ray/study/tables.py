@@ -152,16 +152,18 @@ def percent(value: Any) -> str:
     return UNDEFINED if pd.isna(value) else f"{100 * value:.2f}"
 
 
-def plain(value: Any) -> str:
+def plain(value: Any, digits: int = 4) -> str:
     """A searched value or count as short text: ``0.0009``, ``4096``, ``linear``; ``–`` where there is none."""
     if value is None or pd.isna(value):
         return UNDEFINED
     if isinstance(value, (bool, str)):
         return str(value)
-    return f"{int(value)}" if float(value).is_integer() and abs(value) < 1e9 else f"{value:.4g}"
+    return f"{int(value)}" if float(value).is_integer() and abs(value) < 1e9 else f"{value:.{digits}g}"
 
 
 def _ranked(trials: pd.DataFrame) -> pd.DataFrame:
+    if trials.empty:  # a study before its first trial ended: there may be no columns either
+        return trials
     complete = trials[(trials["status"] == "complete") & trials["objective"].notna()]
     return complete.sort_values(["objective", "trial"], ascending=[False, True])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
@@ -37,7 +38,7 @@ class StudyInputs:
         study: the study file, resolved.
         folder: of the study.
         manifest: of the features.
-        classes: ``machine_id`` of the training clips, in label order.
+        classes: ``machine/id`` of the training clips, in label order.
         clips: labelled test clips.
         splits: path -> ``select`` or ``holdout``.
         train, test: a materialised dataset for each worker.
@@ -104,7 +105,7 @@ def _train_and_score(config: dict[str, Any], inputs: StudyInputs) -> tuple[Trial
     record.objective = objective(rows, study.evaluation.objective)
     record.epochs = len(history)
     record.samples_per_s = sum(epoch["samples_per_s"] for epoch in history) / len(history) if history else None
-    record.results = rows.to_dict("records")
+    record.results = json.loads(rows.to_json(orient="records"))
     if record.objective is None:
         record.reason = "no ID has both normal and anomalous clips in the select split, so nothing can be chosen by"
     else:

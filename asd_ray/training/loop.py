@@ -166,7 +166,7 @@ class StageRun:
         seconds = time.perf_counter() - started
         means["seconds"] = seconds
         means["samples_per_s"] = self.steps * self.batch_size * self.workers.size / seconds
-        means["lr"] = self.schedule.get_last_lr()[0]
+        means["lr"] = float(self.schedule.get_last_lr()[0])
         check_health(self.stage.name, means)
         return means
 

@@ -5,7 +5,7 @@ Called by the Tune trainable itself (one worker) and by every Ray Train worker (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class RunInputs:
     Attributes:
         study: resolved, with the trial's values in place.
         manifest: of the features.
-        classes: ``machine_id`` of all training clips, in label order.
+        classes: ``machine/id`` of all training clips, in label order.
         seed: of the run.
         detector: folder that the first worker saves the trained detector to.
     """
@@ -123,5 +123,5 @@ def _gathered(part: tuple[list[str], scoring.Embedded], workers: Workers) -> tup
     return [paths[position] for position in order], scoring.Embedded(*joined)
 
 
-def _prefixed(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _prefixed(scores: Mapping[Any, np.ndarray]) -> dict[str, np.ndarray]:
     return {f"score_{kind}": values for kind, values in scores.items()}

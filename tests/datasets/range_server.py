@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import threading
+import wave
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +27,8 @@ class RangeServer:
     Attributes:
         ranges: whether Range headers are honoured.
         lengths: whether an answer says its length.
+        greedy: whether a range is sent to the file's end, whatever end was asked for.
+        encodings: the Accept-Encoding headers seen.
         requests: (path, Range header) of each request, in order.
         served: path -> bytes of its content that were sent, counted just before they are.
         answer: called with path and Range header; returns (status, headers) to send instead of the file, or None.
@@ -35,6 +39,8 @@ class RangeServer:
         self.files = files
         self.ranges = True
         self.lengths = True
+        self.greedy = False
+        self.encodings: set[str] = set()
         self.requests: list[tuple[str, str]] = []
         self.served: Counter[str] = Counter()
         self.answer: Callable[[str, str], tuple[int, dict[str, str]] | None] = lambda path, span: None
@@ -62,6 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         owner, path, span = self.owner, self.path.partition("?")[0].lstrip("/"), self.headers.get("Range", "")
         owner.requests.append((path, span))
+        owner.encodings.add(self.headers.get("Accept-Encoding", ""))
         status, headers = owner.answer(path, span) or (0, {})
         if status or path not in owner.files:
             self._head(status or 404, headers | {"Content-Length": "0"})
@@ -69,6 +76,8 @@ class _Handler(BaseHTTPRequestHandler):
         content = owner.files[path]
         match = re.fullmatch(r"bytes=(\d+)-(\d+)", span) if owner.ranges else None
         start, stop = (int(match[1]), min(int(match[2]) + 1, len(content))) if match else (0, len(content))
+        if owner.greedy and span != "bytes=0-0":
+            stop = len(content)
         headers = {"Content-Length": str(stop - start)} if owner.lengths else {"Connection": "close"}
         if match:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
@@ -106,6 +115,17 @@ def serve(files: dict[str, bytes]) -> Iterator[RangeServer]:
         server.http.shutdown()
         server.http.server_close()
         thread.join()
+
+
+def noise() -> bytes:
+    """A wav file of a tenth of a second, of noise: it does not compress."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(os.urandom(3200))
+    return buffer.getvalue()
 
 
 def zipped(members: Mapping[str, bytes] | Iterable[tuple[zipfile.ZipInfo | str, bytes]]) -> bytes:

@@ -1,81 +1,26 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import os
-import wave
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from range_server import BLOCK, RangeServer, serve, tree, zipped
+from published_sets import CLIPS_2020, RECORDINGS_2020, files_2020, published
+from range_server import BLOCK, RangeServer, noise, serve, tree, zipped
 
 from asd_ray.datasets import download as module
 from asd_ray.datasets import layouts, transfer
 from asd_ray.datasets import unpack as unpack_module
 from asd_ray.datasets.download import Progress, download
-from asd_ray.datasets.registry import DCASE2020, DCASE2022, Registry, RemoteFile
+from asd_ray.datasets.registry import DCASE2020, DCASE2022, Registry
 from asd_ray.errors import AsdRayError, ConfigError
 
 Fan = Callable[..., list[Path]]
 CHUNK = 4 * BLOCK
 DEV_FAN = "3678171/dev_data_fan.zip"
-
-
-def clip() -> bytes:
-    """A recording of a tenth of a second, of noise: it does not compress."""
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16000)
-        file.writeframes(os.urandom(3200))
-    return buffer.getvalue()
-
-
-CLIPS_2020 = {
-    machine: {
-        "dev": [f"train/normal_id_{dev}_00000000.wav", f"train/normal_id_{dev}_00000001.wav"]
-        + [f"test/{label}_id_{dev}_{n:08d}.wav" for label in ("normal", "anomaly") for n in range(3)],
-        "additional": [f"train/normal_id_{late}_00000000.wav"],
-        "eval": [f"test/id_{late}_{n:08d}.wav" for n in range(4)],
-    }
-    for machine, dev, late in (("fan", "00", "01"), ("ToyCar", "02", "05"))
-}
-ANOMALOUS = {0, 3}
-RECORDINGS_2020 = {
-    f"{machine}/{name}": clip() for machine, parts in CLIPS_2020.items() for names in parts.values() for name in names
-}
-
-
-def published(registry: Registry, files: dict[str, bytes]) -> Registry:
-    """The registry with the test files' sizes and MD5s, where the real one has them."""
-
-    def as_served(file: RemoteFile) -> RemoteFile:
-        content = files.get(f"{file.record}/{file.name}", b"")
-        md5 = hashlib.md5(content).hexdigest() if file.md5 else None
-        return replace(file, size=len(content) if file.size is not None else None, md5=md5)
-
-    archives, lists = (tuple(map(as_served, group)) for group in (registry.archives, registry.ground_truth))
-    return replace(registry, archives=archives, ground_truth=lists)
-
-
-def files_2020() -> dict[str, bytes]:
-    """Two machines of DCASE 2020: archives of the published names and shape, and the list of labels."""
-    files = {}
-    for file in DCASE2020.archives:
-        if names := CLIPS_2020.get(str(file.machine), {}).get(file.part):
-            members = {f"{file.machine}/{name}": RECORDINGS_2020[f"{file.machine}/{name}"] for name in names}
-            files[f"{file.record}/{file.name}"] = zipped(members)
-    lines = []
-    for machine, late in (("fan", "01"), ("ToyCar", "05")):
-        lines.append(machine)
-        for n in range(4):
-            label = "anomaly" if n in ANOMALOUS else "normal"
-            lines.append(f"id_{late}_{n:08d}.wav,{label}_id_{late}_{n:08d}.wav,{int(n in ANOMALOUS)}")
-    return files | {"3951620/eval_data_list.csv": "".join(line + "\n" for line in lines).encode()}
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +100,7 @@ def test_2022_gets_labels_and_domains_of_the_official_lists(tmp_path: Path) -> N
         "additional": ["train/section_03_target_train_normal_0000_car_B1.wav"],
         "eval": [f"test/section_0{section}_test_{n:04d}.wav" for section in (3, 4, 5) for n in range(4)],
     }
-    recordings = {f"ToyCar/{name}": clip() for part in names.values() for name in part}
+    recordings = {f"ToyCar/{name}": noise() for part in names.values() for name in part}
     # The trap: this file's names say the opposite of the official labels.
     misleading = "file_name,d1p,d1v,file_name_with_attributes\n" + "".join(
         f"section_03_{n:04d}.wav,car,B1,section_03_{'target' if n < 2 else 'source'}_test_normal_{n:04d}_car_B1.wav\n"
@@ -197,11 +142,17 @@ def test_a_truncated_file_on_the_server_is_named(server: RangeServer, fan: Fan, 
     assert tree(tmp_path / "data") == {}
 
 
+def corrupt(server: RangeServer) -> bytes:
+    """Flips a bit of the fan's archive; returns it as it was."""
+    good = server.files[DEV_FAN]
+    server.files[DEV_FAN] = good[:2000] + bytes([good[2000] ^ 1]) + good[2001:]
+    return good
+
+
 def test_a_corrupted_download_is_fetched_once_more(
     server: RangeServer, fan: Fan, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    good = server.files[DEV_FAN]
-    server.files[DEV_FAN] = good[:2000] + bytes([good[2000] ^ 1]) + good[2001:]
+    good = corrupt(server)
 
     def repair(path: str, span: str) -> None:
         if server.served[path] > len(good):
@@ -215,8 +166,7 @@ def test_a_corrupted_download_is_fetched_once_more(
 
 
 def test_a_file_that_is_corrupted_twice_is_an_error(server: RangeServer, fan: Fan, tmp_path: Path) -> None:
-    good = server.files[DEV_FAN]
-    server.files[DEV_FAN] = good[:2000] + bytes([good[2000] ^ 1]) + good[2001:]
+    good = corrupt(server)
     wanted, found = (hashlib.md5(content).hexdigest() for content in (good, server.files[DEV_FAN]))
     with pytest.raises(AsdRayError, match=rf"dev_data_fan\.zip: .*corrupted: found MD5 {found}; expected {wanted}"):
         fan()
@@ -230,8 +180,7 @@ def test_a_file_that_is_corrupted_twice_is_an_error(server: RangeServer, fan: Fa
 def test_without_md5_the_members_checksums_find_the_corruption(
     server: RangeServer, registry: Registry, fan: Fan, tmp_path: Path
 ) -> None:
-    good = server.files[DEV_FAN]
-    server.files[DEV_FAN] = good[:2000] + bytes([good[2000] ^ 1]) + good[2001:]
+    good = corrupt(server)
     unknown = replace(registry, archives=tuple(replace(f, size=None, md5=None) for f in registry.archives))
     with pytest.raises(AsdRayError, match=r"dev_data_fan\.zip: the archive is damaged"):
         fan(registry=unknown)
@@ -259,7 +208,8 @@ def test_too_little_space_is_said_before_anything_is_fetched(
     with pytest.raises(AsdRayError, match=r"data: the download needs 0\.1 MB of disk space, but 0\.1 MB are free"):
         fan(parts=["dev", "eval"])
     assert server.spans() == []
-    usage.free += 1
+    usage.free += 1 - 1000
+    monkeypatch.setattr(transfer, "partial_bytes", lambda target: 500)  # of each of the two
     fan(parts=["dev", "eval"])
 
 
@@ -272,6 +222,25 @@ def test_a_lost_recording_is_restored(server: RangeServer, fan: Fan, tmp_path: P
     fan()
     assert tree(tmp_path / "data") == FAN_DEV
     assert all(path.stat().st_mtime_ns == 1 for path in others)
+
+
+def test_an_archive_that_is_published_anew_replaces_the_old(server: RangeServer, fan: Fan, tmp_path: Path) -> None:
+    fan()
+    name = next(iter(FAN_DEV))
+    changed = FAN_DEV | {name: noise()}
+    server.files[DEV_FAN] = zipped(changed)
+    fan(registry=published(DCASE2020, server.files))
+    assert tree(tmp_path / "data") == changed
+
+
+def test_a_recording_and_its_label_that_are_lost_are_restored(fan: Fan, tmp_path: Path) -> None:
+    fan(parts=["eval"])
+    before = tree(tmp_path / "data")
+    labels = tmp_path / "data" / "fan" / "test_labels.csv"
+    labels.write_text(labels.read_text().replace("id_01_00000000.wav,anomaly\n", ""))
+    (tmp_path / "data" / "fan" / "test" / "id_01_00000000.wav").unlink()
+    fan(parts=["eval"])
+    assert tree(tmp_path / "data") == before
 
 
 def test_lost_labels_are_attached_again_without_the_archives(server: RangeServer, fan: Fan, tmp_path: Path) -> None:
@@ -331,9 +300,10 @@ def test_wrong_usage_is_said_before_anything_happens(
     assert not (tmp_path / "data").exists()
 
 
-def test_an_unknown_set_is_wrong_usage(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no data set 'dcase1999'"):
-        download("dcase1999", tmp_path)
+def test_a_root_that_is_a_file_is_named(fan: Fan, tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    with pytest.raises(AsdRayError, match=r"data/\.downloads: cannot be written \(Not a directory\); choose another"):
+        fan()
 
 
 def test_credentials_in_an_address_are_not_shown(server: RangeServer, fan: Fan) -> None:

@@ -63,6 +63,7 @@ def test_each_range_is_asked_for_once(server: RangeServer, target: Path) -> None
     assert sorted(server.spans()) == sorted(chunks(*range(11)))
     assert (told[0], told[-1]) == (0, SIZE)
     assert told == sorted(told)
+    assert server.encodings == {"identity"}  # ranges of a compressed answer would be others
 
 
 def test_ranges_are_fetched_in_parallel(server: RangeServer, target: Path) -> None:
@@ -140,8 +141,11 @@ transfer.fetch(session, transfer.locate(session, {server.url + "/a.zip"!r}), tar
     assert sorted(server.spans(asked)) == sorted(chunks(*range(3, 11)))
 
 
-def test_a_connection_that_breaks_again_and_again_continues_where_it_broke(server: RangeServer, target: Path) -> None:
-    """More breaks than failures in a row are allowed: those with bytes in between do not count together."""
+def test_a_connection_that_breaks_again_and_again_continues_where_it_broke(
+    server: RangeServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More often, in one range, than failures in a row are allowed: those with bytes in between do not add up."""
+    monkeypatch.setattr(transfer, "CHUNK", 2 * SIZE)
     broken: set[int] = set()
 
     def cut(path: str, position: int) -> None:
@@ -178,7 +182,7 @@ def test_a_silent_server_is_waited_for_no_longer_than_the_timeout(
     server: RangeServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One connection gets no bytes; the next attempt does."""
-    monkeypatch.setattr(transfer, "TIMEOUT", (10.0, 0.2))
+    monkeypatch.setattr(transfer, "TIMEOUT", (10.0, 0.5))
     release, held = threading.Event(), threading.Event()
 
     def hold(path: str, position: int) -> None:
@@ -190,7 +194,7 @@ def test_a_silent_server_is_waited_for_no_longer_than_the_timeout(
     server.before_block = hold
     get(server, target)
     release.set()
-    assert server.spans().count(chunks(1)[0]) == 2
+    assert server.spans().count(chunks(1)[0]) >= 2
 
 
 def test_server_errors_are_retried(server: RangeServer, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,11 +228,14 @@ def test_a_server_that_keeps_failing_is_given_up(server: RangeServer, target: Pa
     assert server.spans()[7:] == chunks(*range(2, 11))
 
 
-def test_a_server_that_is_not_there_is_named(target: Path) -> None:
+def test_a_server_that_is_not_there_is_named() -> None:
     with serve({}) as server:
         url = server.url
-    with transfer.open_session(1) as session, pytest.raises(AsdRayError, match=rf"{url}/a\.zip: .*refused.* 5 times"):
-        transfer.locate(session, f"{url}/a.zip")
+    with transfer.open_session(1) as session:
+        with pytest.raises(AsdRayError, match=rf"{url}/a\.zip: the connection failed \(.*refused\), 5 times in a row"):
+            transfer.locate(session, f"{url}/a.zip")
+        with pytest.raises(AsdRayError, match="http://: this address cannot be asked"):
+            transfer.locate(session, "http://")
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
@@ -246,6 +253,13 @@ def test_a_server_that_sends_the_whole_file_for_a_range_is_not_believed(server: 
     server.answer = forget_ranges
     get(server, target, connections=1)
     assert server.spans()[:3] == chunks(0, 1, 1)
+
+
+def test_a_server_that_sends_more_than_the_range_is_not_believed(server: RangeServer, target: Path) -> None:
+    server.greedy = True
+    with pytest.raises(AsdRayError, match="another range than was asked for, 5 times"):
+        get(server, target, connections=1)
+    assert server.spans() == chunks(0) * 5
 
 
 def test_a_file_that_changes_its_size_meanwhile_is_not_mixed(server: RangeServer, target: Path) -> None:
@@ -318,19 +332,17 @@ def test_a_full_disk_is_one_error_and_can_be_resumed(
 
 @pytest.mark.parametrize("journal", ["", "[]", '{"size": 1, "chunk": 4096, "finished": [0]}', '{"finished": {}}', None])
 def test_a_journal_that_does_not_fit_is_left_aside(server: RangeServer, target: Path, journal: str | None) -> None:
-    """The last one fits, but the file that it is about is gone."""
+    """The last one fits, but the file that it is about is gone; nor may it vouch for the next one."""
     target.parent.mkdir()
     if journal is not None:
         Path(f"{target}.part").write_bytes(bytes(SIZE))
     fits = json.dumps({"size": SIZE, "chunk": CHUNK, "finished": list(range(0, SIZE, CHUNK))})
     Path(f"{target}.part.json").write_text(fits if journal is None else journal)
+    with pytest.raises(KeyboardInterrupt):
+        get(server, target, report=lambda done: signal.raise_signal(signal.SIGINT))
+    assert server.spans() == []
     get(server, target)
     assert sorted(server.spans()) == sorted(chunks(*range(11)))
-
-
-def test_an_address_that_is_none_is_named(target: Path) -> None:
-    with transfer.open_session(1) as session, pytest.raises(AsdRayError, match="cannot be asked"):
-        transfer.locate(session, "http://")
 
 
 def test_credentials_are_not_shown() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as nnf
 
-from asd_ray.errors import AsdRayError
+from asd_ray.errors import ConfigError
 from asd_ray.models.encoders import Encoder
 
 
@@ -56,17 +56,17 @@ def test_bf16_is_used_and_close_to_fp32() -> None:
 
 def test_an_unknown_architecture_is_named_with_close_ones() -> None:
     with pytest.raises(
-        AsdRayError, match=r"method.pretrain.encoder: timm has no architecture 'resnet500'; close are resnet50"
+        ConfigError, match=r"method.pretrain.encoder: timm has no architecture 'resnet500'; close are resnet50"
     ):
         Encoder("resnet500", 32, 40)
 
 
 @pytest.mark.parametrize("name", ["hf-hub:timm/resnet18.a1_in1k", "local-dir:/tmp/x"])
 def test_nothing_is_looked_up_elsewhere(name: str) -> None:
-    with pytest.raises(AsdRayError, match="timm has no architecture"):
+    with pytest.raises(ConfigError, match="timm has no architecture"):
         Encoder(name, 32, 40)
 
 
 def test_an_architecture_of_fixed_input_size_is_refused() -> None:
-    with pytest.raises(AsdRayError, match="test_vit does not take spectrograms of 32 mel bands and 40 frames"):
+    with pytest.raises(ConfigError, match="test_vit does not take spectrograms of 32 mel bands and 40 frames"):
         Encoder("test_vit", 32, 40)

@@ -62,6 +62,7 @@ def test_only_complete_trials_are_ranked_and_ties_go_to_the_lower_number():
     undefined = trials.assign(objective=[math.nan, None, math.nan, 0.9, 0.1])
     assert tables.best_trial(undefined) == 4
     assert tables.best_trial(trials.iloc[:0]) is None
+    assert tables.best_trial(pd.DataFrame()) is None
 
 
 def test_trial_table_order_ranks_and_averages():

@@ -1,0 +1,187 @@
+"""The commands about recordings and features: ``asd-ray data …`` and ``asd-ray features …``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from asd_ray.errors import AsdRayError, ConfigError
+
+data_app = typer.Typer(help="Get, make and check recordings.", no_args_is_help=True)
+features_app = typer.Typer(help="Compute features and look at them.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
+Machines = Annotated[
+    list[str] | None, typer.Option("--machine", metavar="NAME", help="Only this machine type; repeatable.")
+]
+
+
+class Layout(str, Enum):
+    dcase2020 = "dcase2020"
+    dcase2022 = "dcase2022"
+    folder = "folder"
+    synthetic = "synthetic"
+
+
+class SynthLayout(str, Enum):
+    dcase2020 = "dcase2020"
+    dcase2022 = "dcase2022"
+
+
+class PublicSet(str, Enum):
+    dcase2020 = "dcase2020"
+    dcase2022 = "dcase2022"
+
+
+class Part(str, Enum):
+    dev = "dev"
+    additional = "additional"
+    eval = "eval"
+
+
+@data_app.command()
+def synth(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write the set to.")],
+    machines: Annotated[int, typer.Option(help="Machine types.", min=1)] = 6,
+    ids: Annotated[int, typer.Option(help="Individuals (IDs, or sections) of each machine type.", min=1)] = 4,
+    train: Annotated[int, typer.Option(help="Normal training clips of each ID.", min=1)] = 50,
+    test_normal: Annotated[int, typer.Option(help="Normal test clips of each ID.", min=1)] = 25,
+    test_anomaly: Annotated[int, typer.Option(help="Anomalous test clips of each ID.", min=1)] = 25,
+    seed: Annotated[int, typer.Option(help="Seed of the generator.", min=0)] = 0,
+    layout: Annotated[SynthLayout, typer.Option(help="Names and folders like those of this set.")] = (
+        SynthLayout.dcase2020
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Make a set of synthetic machines; a second run makes only what is missing. A testbed, not evidence."""
+    from pydantic import ValidationError
+
+    from asd_ray.config import SyntheticConfig
+    from asd_ray.datasets.synthetic import synthesise
+    from asd_ray.study.cluster import local_tasks
+
+    try:
+        config = SyntheticConfig(
+            machines=machines, ids=ids, train=train, test_normal=test_normal, test_anomaly=test_anomaly, seed=seed
+        )
+    except ValidationError as error:
+        detail = error.errors()[0]
+        raise ConfigError(f"--{detail['loc'][0]}: {detail['msg'].lower()}, but got {detail['input']}.") from None
+    clips = config.machines * config.ids * (config.train + config.test_normal + config.test_anomaly)
+    with _bar("synthetic recordings") as progress, local_tasks(clips) as run:
+        recordings = synthesise(out, config, layout.value, progress=progress, run=run)
+    if as_json:
+        typer.echo(json.dumps({"root": str(out.resolve()), "clips": len(recordings), "layout": layout.value}))
+    else:
+        typer.echo(f"{len(recordings)} clips of {config.machines} machines in {out} (faults.csv lists the faults)")
+
+
+@data_app.command()
+def check(
+    root: Annotated[Path, typer.Argument(metavar="DIR", help="The data set's folder.")],
+    layout: Annotated[Layout | None, typer.Option(help="How its names are read; found out by default.")] = None,
+    machines: Machines = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every clip; find duplicates across the splits.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What is in a data set, and what is wrong with it. Exits with 1 if a problem would stop a study."""
+    from asd_ray.datasets.check import check as check_set
+
+    with _bar("clips") as progress:
+        report = check_set(root, layout.value if layout else None, deep=deep, progress=progress, machines=machines)
+    typer.echo(report.to_json() if as_json else str(report))
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@data_app.command()
+def download(
+    name: Annotated[PublicSet, typer.Argument(help="The public set.")],
+    root: Annotated[Path, typer.Option("--root", metavar="DIR", help="Folder to unpack it to.")],
+    machines: Machines = None,
+    parts: Annotated[
+        list[Part] | None, typer.Option("--part", help="Development, additional training or evaluation; repeatable.")
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="A mirror that has the files as URL/<record>/<file>.", envvar="ASD_RAY_BASE_URL"),
+    ] = None,
+) -> None:
+    """Fetch a public data set: resumes, verifies, unpacks, attaches the evaluation set's published labels."""
+    from asd_ray.datasets.download import Progress as Downloaded
+    from asd_ray.datasets.download import download as fetch
+    from asd_ray.datasets.download import progress_line
+
+    console = Console(stderr=True)
+    chosen = [part.value for part in parts] if parts else [part.value for part in Part]
+    with console.status("starting") as status:
+
+        def show(progress: Downloaded) -> None:
+            status.update(progress_line(progress))
+
+        folders = fetch(name.value, root, machines, chosen, base_url=base_url, progress=show)
+    typer.echo(f"{name.value} is in {root}: {', '.join(str(folder.name) for folder in folders)}")
+
+
+@features_app.command()
+def build(
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The data set's folder.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the feature store.")],
+    layout: Annotated[Layout | None, typer.Option(help="How its names are read; found out by default.")] = None,
+    machines: Machines = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A feature setting, such as features.n_fft=2048; repeatable."),
+    ] = None,
+    study: Annotated[Path | None, typer.Option(help="Take the settings of this study file.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out clips that cannot be read.")] = False,
+    address: Annotated[str | None, typer.Option(help="Of the Ray to run on; a local one by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute Log-Mel features into parquet shards with Ray Data; a second run does only what is missing or changed."""
+    from asd_ray.config import ResourceConfig
+    from asd_ray.datasets import layouts
+    from asd_ray.features.build import build as build_store
+    from asd_ray.study.cluster import quiet_terminal, ray_session
+    from asd_ray.study_file import load_study, settings
+
+    config = load_study(study, overrides or []) if study else settings(overrides or [])
+    kind = layout.value if layout else layouts.detect(data)
+    if kind is None:
+        raise AsdRayError(f"{data}: no known layout; choose one with --layout, or see `asd-ray data check`.")
+    skip_bad = skip_bad or config.data.skip_bad
+    clips = layouts.scan(data, kind, machines=machines or config.data.machines, skip_bad=skip_bad)
+    with (
+        quiet_terminal(out / "logs" / "ray.log") as terminal,
+        ray_session(address, "features", ResourceConfig()),
+        _bar("clips", Console(file=terminal)) as progress,
+    ):
+        manifest = build_store(clips, data, out, config.features, config.data.channel, skip_bad, progress)
+    if as_json:
+        typer.echo(json.dumps({"store": str(out.resolve()), "hash": manifest.hash, **manifest.counts}))
+    else:
+        shards = sum(map(len, manifest.shards.values()))
+        typer.echo(f"{sum(manifest.counts.values())} clips in {shards} shards in {out}, hash {manifest.hash}")
+
+
+class _bar:
+    """A progress bar on the terminal's standard error, as a ``progress(done, total)`` callable."""
+
+    def __init__(self, what: str, console: Console | None = None) -> None:
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console or Console(stderr=True), transient=True)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        self.bar.start()
+        task = self.bar.add_task("", total=None)
+        return lambda done, total: self.bar.update(task, completed=done, total=total)
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()

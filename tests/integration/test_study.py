@@ -1,0 +1,203 @@
+"""A whole study: on a Ray that is running, interrupted and resumed, and on one that it starts itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import yaml
+from sklearn.metrics import roc_auc_score
+
+from tests.integration.conftest import Run, environment
+
+pytestmark = pytest.mark.ray
+
+DOCUMENT: dict[str, Any] = {
+    "name": "small",
+    "data": {
+        "layout": "synthetic",
+        "synthetic": {"machines": 2, "ids": 2, "train": 6, "test_normal": 4, "test_anomaly": 4},
+    },
+    "features": {"n_mels": 32, "seconds": 2},
+    "method": {
+        "pretrain": {"encoder": "test_resnet", "epochs": 2, "batch_size": 8, "dim": 16, "queue_size": 32},
+        "finetune": {"epochs": 1, "batch_size": 8},
+    },
+    "search": {
+        "num_trials": 2,
+        "space": {
+            "method.pretrain.alpha": {"uniform": [0.1, 0.6]},
+            "method.pretrain.queue_size": {"logint": [8, 64]},
+        },
+    },
+}
+
+
+def write_study(folder: Path, **changes: Any) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({**DOCUMENT, **changes}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(cluster: str, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study with two Ray Train workers per trial, run on the shared Ray."""
+    folder = tmp_path_factory.mktemp("study")
+    study = write_study(folder, resources={"workers": 2, "cpus_per_worker": 1})
+    run("study", "run", study, "--out", folder / "out", "--address", cluster)
+    return folder / "out"
+
+
+def test_the_contracts_files_are_there(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names >= {
+        "study.yaml",
+        "env.json",
+        "trials.parquet",
+        "results.parquet",
+        "summary.md",
+        "report.html",
+        "detector",
+        "submission",
+    }
+    assert json.loads((finished / "env.json").read_text())["features_hash"]
+
+
+def test_trials_have_their_values_and_the_first_is_the_default(finished: Path) -> None:
+    trials = pd.read_parquet(finished / "trials.parquet")
+    assert trials["trial"].tolist() == [0, 1]
+    assert trials["status"].tolist() == ["complete", "complete"]
+    first = trials.iloc[0]
+    assert (first["method.pretrain.alpha"], first["method.pretrain.queue_size"]) == (0.4, 32)
+    assert trials["epochs"].tolist() == [3, 3]
+    assert (trials["samples_per_s"] > 0).all()
+    assert trials["objective"].between(0, 1).all()
+
+
+def test_every_id_has_a_row_in_every_split_and_its_metrics_are_sklearns(finished: Path) -> None:
+    results = pd.read_parquet(finished / "results.parquet")
+    assert len(results) == 2 * 2 * 4
+    assert set(results["split"]) == {"select", "holdout"}
+    scores = pd.read_parquet(finished / "trials" / "00000" / "scores.parquet")
+    assert len(scores) == 2 * 2 * 8  # no test clip was dropped on its way over two workers
+    assert np.isfinite(scores["score"]).all()
+    for row in results[results["trial"] == 0].itertuples():
+        clips = scores.query("split == @row.split and machine == @row.machine and id == @row.id")
+        y = clips["label"] == "anomaly"
+        assert (row.n_normal, row.n_anomaly) == ((~y).sum(), y.sum()) == (2, 2)
+        assert row.auc == pytest.approx(roc_auc_score(y, clips["score"]))
+        assert row.pauc == pytest.approx(roc_auc_score(y, clips["score"], max_fpr=0.1))
+
+
+def test_the_objective_is_the_mean_of_auc_and_pauc_on_the_select_split(finished: Path) -> None:
+    trials = pd.read_parquet(finished / "trials.parquet").set_index("trial")["objective"]
+    results = pd.read_parquet(finished / "results.parquet").query("split == 'select'")
+    machines = results.groupby(["trial", "machine"])[["auc", "pauc"]].mean().groupby("trial").mean()
+    assert trials.tolist() == pytest.approx(machines.mean(axis=1).tolist())
+
+
+def test_scores_are_in_the_challenges_format(finished: Path) -> None:
+    files = sorted((finished / "submission").iterdir())
+    assert len(files) == 4
+    for file in files:
+        assert file.name.startswith("anomaly_score_")
+        rows = [line.split(",") for line in file.read_text().splitlines()]
+        assert len(rows) == 8
+        assert [name for name, _ in rows] == sorted(name for name, _ in rows)
+        assert all(name.endswith(".wav") and np.isfinite(float(score)) for name, score in rows)
+
+
+def test_the_detector_embeds_as_the_trial_did(finished: Path) -> None:
+    from asd_ray import scoring
+    from asd_ray.clips import stable_hash
+    from asd_ray.detector import load_detector
+
+    detector = load_detector(finished / "detector")
+    assert len(detector.train.label) == 24
+    assert detector.train.embedding.shape[0] == 24
+    again = scoring.score("knn", detector.train, detector.train, 1)
+    assert np.allclose(again, 0, atol=1e-5), stable_hash("each training clip is its own nearest neighbour")
+
+
+def test_checkpoints_of_finished_trials_are_gone(finished: Path) -> None:
+    assert not list(finished.glob("trials/*/train"))
+    assert not list(finished.glob("trials/*/checkpoints"))
+
+
+def test_a_finished_study_runs_nothing_again_and_can_grow(finished: Path, cluster: str, run: Run) -> None:
+    study = finished.parent / "study.yaml"
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("trials/*/trial.json")}
+    run("study", "run", study, "--out", finished)
+    grown = run("study", "run", study, "--out", finished, "--address", cluster, "--set", "search.num_trials=3")
+    assert "2 of 3 trials ended in earlier runs" in grown.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert pd.read_parquet(finished / "trials.parquet")["trial"].tolist() == [0, 1, 2]
+    status = json.loads(run("study", "status", finished, "--json").stdout)
+    assert (status["asked"], status["complete"], status["unfinished"]) == (3, 3, 0)
+
+
+def test_the_folder_of_another_study_is_refused(finished: Path, run: Run) -> None:
+    study = finished.parent / "study.yaml"
+    refused = run("study", "run", study, "--out", finished, "--set", "seed=5", code=2)
+    assert "holds another study: seed is 0 there and 5 here" in refused.stderr
+
+
+def test_ctrl_c_in_the_middle_loses_nothing_that_was_finished(tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "out"
+    study = write_study(tmp_path)
+    command = [sys.executable, "-m", "asd_ray", "study", "run", str(study), "--out", str(out)]
+    with subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:  # every line is an event; the first trial's end is the one to wait for
+            if line.startswith("trial 0 complete"):
+                break
+        children = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in stderr
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive, "its Ray is still running"
+    first = (out / "trials" / "00000" / "trial.json").stat().st_mtime_ns
+    run("study", "run", study, "--out", out)
+    assert (out / "trials" / "00000" / "trial.json").stat().st_mtime_ns == first
+    assert pd.read_parquet(out / "trials.parquet")["status"].tolist() == ["complete", "complete"]
+
+
+def test_a_trial_that_cannot_work_is_a_row_with_its_reason(tmp_path: Path, cluster: str, run: Run) -> None:
+    space = {"method.finetune.lr": {"loguniform": [1e-4, 1e30]}}
+    search = {"num_trials": 2, "space": space, "warm_start": [{"method.finetune.lr": 1e30}]}
+    study = write_study(tmp_path, search=search)
+    run("study", "run", study, "--out", tmp_path / "out", "--address", cluster)
+    trials = pd.read_parquet(tmp_path / "out" / "trials.parquet")
+    assert trials["status"].tolist() == ["complete", "failed"]
+    assert "finetune: loss is" in trials["reason"][1]
+    assert np.isnan(trials["objective"][1])
+
+
+def test_an_unreadable_clip_is_named_and_left_out_only_on_request(tmp_path: Path, cluster: str, run: Run) -> None:
+    run("data", "synth", "--out", tmp_path / "data", "--machines", 1, "--ids", 2, "--train", 6)
+    bad = tmp_path / "data" / "fan" / "train" / "normal_id_00_00000003.wav"
+    assert bad.exists()
+    bad.write_bytes(bad.read_bytes()[:1000])
+    data = {"layout": "dcase2020", "root": str(tmp_path / "data")}
+    search = {"num_trials": 1}
+    study = write_study(tmp_path, data=data, search=search)
+    refused = run("study", "run", study, "--out", tmp_path / "a", "--address", cluster, code=1)
+    assert "normal_id_00_00000003.wav" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    out = tmp_path / "b"
+    run("study", "run", study, "--out", out, "--address", cluster, "--set", "data.skip_bad=true")
+    assert "normal_id_00_00000003.wav" in (out / "logs" / "study.log").read_text()
+    assert pd.read_parquet(out / "trials.parquet")["status"].tolist() == ["complete"]
