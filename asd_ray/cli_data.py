@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from asd_ray.errors import AsdRayError, ConfigError
+
+if TYPE_CHECKING:
+    from asd_ray.datasets.check import Report
 
 data_app = typer.Typer(help="Get, make and check recordings.", no_args_is_help=True)
 features_app = typer.Typer(help="Compute features and look at them.", no_args_is_help=True)
@@ -96,9 +100,30 @@ def check(
 
     with _bar("clips") as progress:
         report = check_set(root, layout.value if layout else None, deep=deep, progress=progress, machines=machines)
-    typer.echo(report.to_json() if as_json else str(report))
+    typer.echo(report.to_json() if as_json else _check_text(report))
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _check_text(report: Report) -> str:
+    """The counts by machine, ID and domain, and the problems by kind."""
+    from tabulate import tabulate
+
+    columns = [("train", "normal"), ("test", "normal"), ("test", "anomaly"), ("test", "unknown")]
+    counts = Counter((clip.machine, clip.id, clip.domain, clip.split, clip.label) for clip in report.clips)
+    rows = [
+        [*key, *(counts[(*key, *column)] for column in columns)]
+        for key in sorted({(clip.machine, clip.id, clip.domain) for clip in report.clips})
+    ]
+    head = ["machine", "id", "domain", *(f"{split} {label}" for split, label in columns)]
+    lines = [f"{report.root}: {len(report.clips)} clips, layout {report.layout}", ""]
+    lines += [tabulate(rows, headers=head, disable_numparse=True), ""]
+    for problem in report.summary.to_dict("records"):
+        others = problem["count"] - 1
+        more = f" ({others} more like it; --json lists them)" if others else ""
+        lines.append("{severity}: {path}: {what}; expected {expected}".format(**problem) + more)
+    lines.append("nothing that would stop a study" if report.ok else "a study would stop at the errors above")
+    return "\n".join(lines)
 
 
 @data_app.command()

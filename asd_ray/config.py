@@ -133,6 +133,8 @@ class PretrainConfig(OptimiserConfig):
     """Virtual canvas of Random Resize Crop, as multiples of F and T. [BYOL-A]: 1.0 and 1.5."""
     momentum: float = Field(0.99, ge=0, le=1)
     """m: θ_k ← m θ_k + (1 − m) θ_q. [A]: 0.99."""
+    momentum_schedule: Literal["constant", "cosine"] = "constant"
+    """m over the stage's steps: constant, or along half a cosine to 1 (BYOL)."""
     queue_size: int = Field(4096, ge=0)
     """K: past keys that serve as negatives; 0 takes the batch's other keys. Not recovered from [A]; [MoCo] has 65,536,
     more than the clips of DCASE 2020."""

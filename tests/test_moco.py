@@ -124,7 +124,7 @@ def train(stage: PretrainStage, workers: int, rank: int) -> dict[str, Any]:
         loss.backward()
         gradients.append([p.grad.clone() for p in stage.query.parameters() if p.grad is not None])
         optimiser.step()
-        stage.end_step()
+        stage.end_step(0.0)
         losses.append(torch.stack([loss.detach(), *metrics.values()]))
     return {
         "metrics": torch.stack(losses),

@@ -28,7 +28,10 @@ def test_every_shipped_study_validates_and_survives_a_round_trip(path: Path) -> 
             {"name": "x", "method": {"pretrain": {"momentun": 0.9}}},
             "f: method.pretrain.momentun: unknown key. Did you mean momentum?",
         ),
-        ({"name": "x", "method": {"pretrain": {"alpha": 3}}}, "method.pretrain.alpha: should be less than 1, but got 3"),
+        (
+            {"name": "x", "method": {"pretrain": {"alpha": 3}}},
+            "method.pretrain.alpha: should be less than 1, but got 3",
+        ),
         ({}, "f: name: this key is missing."),
         ({"name": "x", "features": {"win_length": 4096}}, "win_length <= n_fft must hold, but got 4096 and 1024"),
         ({"name": "x", "features": {"f_min": 9000}}, "f_min < f_max"),
@@ -64,7 +67,7 @@ def test_all_errors_of_a_file_are_reported_at_once() -> None:
     ],
 )
 def test_a_search_space_that_cannot_work_is_refused(space: dict, expected: str) -> None:
-    with pytest.raises(ConfigError, match="f: search.space") as error:
+    with pytest.raises(ConfigError, match=r"f: search\.space") as error:
         parse_study({"name": "x", "search": {"space": space}}, "f")
     assert expected in str(error.value)
 
@@ -87,7 +90,11 @@ def test_overrides_are_yaml_values_at_dotted_keys(tmp_path: Path) -> None:
     study = load_study(path, ["search.num_trials=7", "method.pretrain.momentum=0.5", "data.machines=[fan, pump]"])
     assert (study.search.num_trials, study.method.pretrain.alpha, study.method.pretrain.momentum) == (7, 0.2, 0.5)
     assert study.data.machines == ["fan", "pump"]
-    for override, expected in [("seed", "expected KEY=VALUE"), ("seed=[", "not a YAML value"), ("sed=1", "unknown key")]:
+    for override, expected in [
+        ("seed", "expected KEY=VALUE"),
+        ("seed=[", "not a YAML value"),
+        ("sed=1", "unknown key"),
+    ]:
         with pytest.raises(ConfigError, match=expected.replace("[", r"\[")):
             load_study(path, [override])
 

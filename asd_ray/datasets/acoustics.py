@@ -8,6 +8,7 @@ of a clip is heard at its beginning, as if the machine had been running before.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -63,16 +64,22 @@ def power(spectrum: NDArray, grid: Grid, low: float = 0.0, high: float = np.inf)
     return 2 * float(np.sum(parts * parts)) / grid.samples**2  # not np.vdot: BLAS would start threads
 
 
+def rms(spectrum: NDArray, grid: Grid, low: float = 0.0, high: float = np.inf) -> float:
+    """Root of :func:`power`."""
+    return math.sqrt(power(spectrum, grid, low, high))
+
+
 # --- Time ------------------------------------------------------------------------------------------------------------
 
 
-def drift(grid: Grid, rng: Generator, seconds: float) -> Real:
+def drift(grid: Grid, rng: Generator, seconds: float) -> Signal:
     """(N,) a random curve of about zero mean and unit variance that changes over ``seconds``."""
     points = int(np.ceil(grid.seconds / seconds)) + 2
-    return np.interp(time(grid), (np.arange(points) - rng.uniform()) * seconds, rng.standard_normal(points))
+    curve = np.interp(time(grid), (np.arange(points) - rng.uniform()) * seconds, rng.standard_normal(points))
+    return curve.astype(np.float32)
 
 
-def turn(grid: Grid, rng: Generator, hertz: float | Real) -> Phase:
+def turn(grid: Grid, rng: Generator, hertz: float | Signal) -> Phase:
     """(N,) the angle of a shaft in revolutions, from a random start. ``hertz``: its speed, constant or (N,)."""
     speed = np.broadcast_to(np.asarray(hertz, float) / grid.rate, (grid.samples,))
     return rng.uniform() + np.cumsum(speed)
@@ -131,7 +138,7 @@ def impulses(grid: Grid, times: Real, weights: Real | float = 1.0) -> Signal:
 def pulses(grid: Grid, times: Real, weights: Real | float, rise: float, fall: float) -> Signal:
     """(N,) an envelope that rises to about its weight at every time and decays: ``rise`` and ``fall`` in s."""
     poles = lowpass(grid, 1 / (2 * np.pi * rise)) * lowpass(grid, 1 / (2 * np.pi * fall))
-    shape = poles * np.float32(fall * grid.rate)
+    shape = poles * (fall * grid.rate)
     return np.maximum(to_signal(to_spectrum(impulses(grid, times, weights)) * shape, grid), 0)
 
 
@@ -139,7 +146,7 @@ def strikes(grid: Grid, rng: Generator, times: Real, weights: Real | float, cont
     """(F,) knocks of two rough surfaces: a burst of noise at every time, ``contact`` in s, about as strong as its
     weight's impulse."""
     burst = white(grid, rng) * pulses(grid, times, weights, contact / 10, contact)
-    return to_spectrum(burst) * np.float32(np.sqrt(2 / (contact * grid.rate)))
+    return to_spectrum(burst) * math.sqrt(2 / (contact * grid.rate))
 
 
 def hum(grid: Grid, rng: Generator, hertz: float, amplitudes: Real) -> Spectrum:
@@ -204,7 +211,7 @@ def response(body: Body, grid: Grid) -> Spectrum:
     f = frequency(grid)
     total = np.zeros(len(f), np.complex64)
     for hertz, quality, gain in zip(body.hertz, body.quality, body.gain, strict=True):
-        r = f / np.float32(hertz)
+        r = f / hertz
         total += np.complex64(1j * gain / quality) / (1 - r**2 + np.complex64(1j / quality) * r)
     return total
 
@@ -214,7 +221,7 @@ def room(seed: int, seconds: float, level: float, grid: Grid) -> Spectrum:
     """(F,) direct sound and a diffuse tail with ``level`` times its amplitude, ``seconds`` to fall by 60 dB."""
     length = min(grid.samples, max(2, int(seconds * grid.rate)))
     tail = np.random.default_rng(seed).standard_normal(length) * np.exp(-6.91 * np.arange(length) / length)
-    tail *= level / np.sqrt(np.sum(tail**2))
+    tail *= level / math.sqrt(np.sum(tail**2))
     tail[0] = 1.0
     return scipy.fft.rfft(tail.astype(np.float32), grid.samples)
 
@@ -245,13 +252,13 @@ def factory(grid: Grid, site: Generator, rng: Generator) -> Spectrum:
     hall = Body.draw(site, 4, 150, 3000, (1.0, 3.0))
     swell = 10 ** (drift(grid, rng, 1.5) * site.uniform(0.03, 0.1))
     spectrum = to_spectrum(white(grid, rng) * swell) * air * (1 + 0.5 * np.abs(response(hall, grid)))
-    scale = np.sqrt(power(spectrum, grid))
+    scale = rms(spectrum, grid)
     mains = 10 ** site.uniform(-2, -1, 8) * site.integers(0, 2, 8)
     spectrum = spectrum + scale * hum(grid, rng, 50.0, mains)
     clang = Body.draw(site, 5, 500, 5000, (30, 90))
     times = arrivals(grid, rng, site.uniform(0.1, 0.5))
     if len(times):
         hits = to_spectrum(impulses(grid, times, rng.lognormal(0, 0.6, len(times)))) * response(clang, grid)
-        hits *= scale * rng.uniform(0.05, 0.2) / np.sqrt(power(hits, grid))
+        hits *= scale * rng.uniform(0.05, 0.2) / rms(hits, grid)
         spectrum = spectrum + hits
-    return spectrum.astype(np.complex64)
+    return spectrum

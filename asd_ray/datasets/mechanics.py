@@ -11,6 +11,7 @@ Monitoring, 2nd ed. 2021: bearings, gears, imbalance; C. E. Brennen, Hydrodynami
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -98,13 +99,17 @@ class Machine(ABC):
         if here == 0:
             return healthy
         ratio = 10 ** (fault.level(op.severity) / 10) * power(healthy, op.grid, *fault.hertz) / here
-        return (healthy + np.sqrt(ratio) * faulty).astype(np.complex64)
+        return healthy + math.sqrt(ratio) * faulty
 
 
 def completed(op: Operation, strokes: int, share: float) -> Real:
-    """(strokes,) 1 for a stroke that the machine makes, 0 for one that it misses: ``share`` of them, at least one."""
+    """(strokes,) 1 for a stroke that the machine makes, 0 for one that it misses: ``share`` of them, at least one.
+
+    Not the first and the last, of which the clip may have next to nothing.
+    """
     made = np.ones(strokes)
-    made[op.fault_rng.permutation(strokes)[: max(1, round(share * strokes))]] = 0
+    inner = 1 + op.fault_rng.permutation(max(strokes - 2, 0))
+    made[inner[: max(1, round(share * strokes))]] = 0
     return made
 
 
@@ -123,5 +128,5 @@ def unbalance(op: Operation, shaft: Phase, carrier: Signal) -> Spectrum:
     """The heavy side of a rotor: the frame shakes at the shaft's speed and its harmonics, and modulates ``carrier``."""
     rng = op.fault_rng
     shake = tones(shaft, 1 / np.arange(1, 9) ** 0.7, rng.uniform(size=8), op.grid)
-    beat = (1 + 0.7 * drift(op.grid, rng, 0.7)).astype(np.float32)
+    beat = 1 + 0.7 * drift(op.grid, rng, 0.7)
     return to_spectrum(beat * (shake + carrier * tones(shaft, np.ones(1), rng.uniform(size=1), op.grid)))

@@ -16,13 +16,14 @@ from asd_ray.datasets.acoustics import (
     hum,
     impulses,
     passages,
-    power,
     pulses,
     response,
+    rms,
     slope,
     to_spectrum,
     tones,
     turn,
+    turned,
     white,
 )
 from asd_ray.datasets.mechanics import Fault, Machine, Operation, bearing_defect, unbalance
@@ -56,15 +57,14 @@ class Fan(Machine):
         grid, rng = op.grid, op.rng
         shaft = op.shaft(self.hertz * (1 - 0.03 * op.load))
         blade = tones(shaft, self.amplitudes, self.angles, grid)
-        gusts = 1 + self.depth * np.cos(2 * np.pi * (self.blades * shaft % 1).astype(np.float32))
-        air = white(grid, rng) * gusts.astype(np.float32)
+        air = white(grid, rng) * (1 + self.depth * np.cos(2 * np.pi * turned(self.blades * shaft)))
         shape = slope(grid, self.corner * (0.8 + 0.4 * op.load), self.fall) * (
             0.3 + np.abs(response(self.casing, grid))
         )
         turbulence = to_spectrum(air) * shape
         tonal = to_spectrum(blade) * (0.3 + response(self.casing, grid))
-        tonal *= self.tonality * (0.6 + 0.8 * op.load) * np.sqrt(power(turbulence, grid) / power(tonal, grid))
-        motor = hum(grid, rng, 100.0, np.array([0.4, 0.15, 0.1])) * np.sqrt(power(turbulence, grid))
+        tonal *= self.tonality * (0.6 + 0.8 * op.load) * rms(turbulence, grid) / rms(tonal, grid)
+        motor = hum(grid, rng, 100.0, np.array([0.4, 0.15, 0.1])) * rms(turbulence, grid)
         healthy = turbulence + tonal + motor
         if not op.fault:
             return healthy
@@ -72,12 +72,12 @@ class Fan(Machine):
         if op.fault == "imbalance":
             faulty = unbalance(op, shaft, blade / blade.std()) * (0.3 + response(self.casing, grid))
         elif op.fault == "clogging":  # the flow separates and comes back: a surge of low rumble
-            surge = np.maximum(drift(grid, rng, 0.25), 0).astype(np.float32)
+            surge = np.maximum(drift(grid, rng, 0.25), 0)
             faulty = to_spectrum(white(grid, rng) * surge) * band(grid, 70, 350)
         elif op.fault == "bearing_defect":
             faulty = bearing_defect(op, shaft, self.order, self.bearing)
         else:  # a blade touches the housing once a turn while the shroud is pushed in
-            contact = (drift(grid, rng, 0.5) > 0.4).astype(np.float32)
+            contact = drift(grid, rng, 0.5) > 0.4
             touch = pulses(grid, passages(shaft, 1, grid, rng.uniform()), 1.0, 0.0005, 0.004)
             faulty = to_spectrum(white(grid, rng) * touch * contact) * band(grid, 2200, 6500)
         return self.with_fault(healthy, faulty, op)
@@ -109,15 +109,15 @@ class Pump(Machine):
     def sound(self, op: Operation) -> Spectrum:
         grid, rng = op.grid, op.rng
         shaft = op.shaft(self.hertz * (1 - 0.02 * op.load))
-        swell = (1 + 0.15 * drift(grid, rng, 0.8)).astype(np.float32)
+        swell = 1 + 0.15 * drift(grid, rng, 0.8)
         pipe = 0.2 + np.abs(response(self.pipe, grid))
         flow = (
             to_spectrum(white(grid, rng) * swell) * slope(grid, self.corner * (0.7 + 0.6 * op.load), self.fall) * pipe
         )
         vane = tones(shaft, self.amplitudes, self.angles, grid)
         tonal = to_spectrum(vane) * (0.2 + response(self.pipe, grid))
-        tonal *= self.tonality * (0.5 + op.load) * np.sqrt(power(flow, grid) / power(tonal, grid))
-        motor = hum(grid, rng, 100.0, np.array([0.5, 0.25, 0.15, 0.05])) * np.sqrt(power(flow, grid))
+        tonal *= self.tonality * (0.5 + op.load) * rms(flow, grid) / rms(tonal, grid)
+        motor = hum(grid, rng, 100.0, np.array([0.5, 0.25, 0.15, 0.05])) * rms(flow, grid)
         healthy = flow + tonal + motor
         if not op.fault:
             return healthy
@@ -133,7 +133,7 @@ class Pump(Machine):
             faulty = to_spectrum(white(grid, rng)) * np.abs(response(self.spout, grid))
         elif op.fault == "clogging":  # the flow gurgles: pulsation at a few hertz
             gurgle = (1 + np.sin(2 * np.pi * turn(grid, rng, 3.0 * (1 + 0.2 * drift(grid, rng, 0.5))))) ** 3
-            faulty = to_spectrum(white(grid, rng) * gurgle.astype(np.float32)) * band(grid, 80, 350)
+            faulty = to_spectrum(white(grid, rng) * gurgle) * band(grid, 80, 350)
         else:  # the base rattles on its loose screw, some turns more than others
             times = passages(shaft, 0.5, grid, rng.uniform())
             weights = rng.lognormal(0, 0.5, len(times)) * (rng.uniform(size=len(times)) < 0.5)
@@ -177,7 +177,7 @@ class Gearbox(Machine):
             * (0.3 + np.abs(case))
         )
         tonal = to_spectrum(meshing) * (0.3 + case)
-        tonal *= self.tonality * (0.5 + op.load) * np.sqrt(power(noise, grid) / power(tonal, grid))
+        tonal *= self.tonality * (0.5 + op.load) * rms(noise, grid) / rms(tonal, grid)
         healthy = noise + tonal
         if not op.fault:
             return healthy
@@ -228,14 +228,15 @@ class ToyCar(Machine):
         shell = response(self.shell, grid)
         rolling = to_spectrum(white(grid, rng) * wobble) * slope(grid, self.corner, self.fall) * (0.3 + np.abs(shell))
         tonal = to_spectrum(drive * wobble) * (0.3 + shell)
-        tonal *= self.tonality * (0.7 + 0.6 * op.load) * np.sqrt(power(rolling, grid) / power(tonal, grid))
+        tonal *= self.tonality * (0.7 + 0.6 * op.load) * rms(rolling, grid) / rms(tonal, grid)
         healthy = rolling + tonal
         if not op.fault:
             return healthy
         rng = op.fault_rng
         times = passages(wheel, 1, grid, rng.uniform())
-        if op.fault == "bent_shaft":
-            faulty = to_spectrum(drive * tones(wheel, np.array([1, 0.3]), rng.uniform(size=2), grid)) * (0.3 + shell)
+        if op.fault == "bent_shaft":  # the gears press and let go once a turn of the wheels, and rock the chassis
+            sway = drive * tones(wheel, np.array([1, 0.3]), rng.uniform(size=2), grid)
+            faulty = to_spectrum(sway) * band(grid, 80, 1000) * (0.3 + shell)
         elif op.fault == "deformed_wheel":  # a flat spot thumps on the track
             faulty = to_spectrum(white(grid, rng) * pulses(grid, times, 1.0, 0.002, 0.012)) * band(grid, 90, 450)
         elif op.fault == "tooth_defect":
@@ -243,7 +244,7 @@ class ToyCar(Machine):
                 to_spectrum(impulses(grid, times, rng.lognormal(0, 0.3, len(times)))) * shell * band(grid, 1500, 7000)
             )
         else:  # worn brushes spark at the commutator, in fits
-            fits = np.maximum(drift(grid, rng, 0.3), 0).astype(np.float32)
+            fits = np.maximum(drift(grid, rng, 0.3), 0)
             sparks = pulses(grid, passages(motor, 3, grid), 1.0, 0.0001, 0.0006)
             faulty = to_spectrum(white(grid, rng) * sparks * fits) * band(grid, 3000, 7200)
         return self.with_fault(healthy, faulty, op)

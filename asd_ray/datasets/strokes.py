@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -18,9 +19,9 @@ from asd_ray.datasets.acoustics import (
     drift,
     impulses,
     passages,
-    power,
     pulses,
     response,
+    rms,
     slope,
     strikes,
     time,
@@ -61,7 +62,7 @@ class Slider(Machine):
         number = np.floor(2 * stroke).astype(np.int32)
         place = (2 * stroke - number).astype(np.float32)  # in a stroke, over 0 to 1
         height = np.where((np.arange(len(made)) + number[0]) % 2, self.asymmetry, 1.0) * made
-        profile = np.minimum(np.minimum(place, 1 - place) / np.float32(self.ramp), 1)
+        profile = np.minimum(np.minimum(place, 1 - place) / self.ramp, 1)
         return profile * height.astype(np.float32)[number - number[0]]
 
     def sound(self, op: Operation) -> Spectrum:
@@ -79,15 +80,15 @@ class Slider(Machine):
         rolling = to_spectrum(ground * speed) * path
         # What the parts are balanced by: the healthy rolling noise, also where strokes are missing.
         usual = self.velocity(stroke, healthy_strokes)
-        scale = np.sqrt(power(to_spectrum(ground * usual) * path, grid))
-        motor = turn(grid, rng, self.whine * speed.astype(float) * op.speed)
+        scale = rms(to_spectrum(ground * usual) * path, grid)
+        motor = turn(grid, rng, self.whine * op.speed * speed)
         whine = to_spectrum(tones(motor, self.amplitudes, self.angles, grid) * np.sqrt(speed)) * (0.3 + frame)
         whine *= (
-            self.tonality * (0.7 + 0.6 * op.load) * scale * np.sqrt(speed.mean() / usual.mean() / power(whine, grid))
+            self.tonality * (0.7 + 0.6 * op.load) * scale * math.sqrt(speed.mean() / usual.mean()) / rms(whine, grid)
         )
         stop = slope(grid, 300, -9) * frame
         thump = to_spectrum(impulses(grid, ends, rng.lognormal(0, 0.2, len(ends)) * made[1:])) * stop
-        thump *= self.thump * (0.5 + op.load) * scale / np.sqrt(power(stop, grid) * 2 * grid.seconds / self.period)
+        thump *= self.thump * (0.5 + op.load) * scale / rms(stop, grid) / math.sqrt(2 * grid.seconds / self.period)
         healthy = rolling + whine + thump
         if op.fault in ("", "missing_stroke"):
             return healthy
@@ -138,9 +139,9 @@ class Valve(Machine):
         closing = rng.lognormal(0, 0.15, len(closes)) * self.made_at(closes, cycle, made, grid)
         click = strikes(grid, rng, opens, opening, 0.004) * stop
         click += strikes(grid, rng, closes, self.closing * closing, 0.004) * seat
-        scale = np.sqrt(power(stop, grid) * grid.seconds / self.period)
+        scale = rms(stop, grid) * math.sqrt(grid.seconds / self.period)
         flow = to_spectrum(white(grid, rng) * (0.05 + is_open)) * jet
-        flow *= self.flow * (0.5 + op.load) * scale / np.sqrt(power(jet, grid) * grid.samples * self.duty)
+        flow *= self.flow * (0.5 + op.load) * scale / rms(jet, grid) / math.sqrt(grid.samples * self.duty)
         coil = tones(turn(grid, rng, 100.0), np.array([1, 0.5, 0.5, 0.2]), rng.uniform(size=4), grid)
         healthy = click + flow + self.hum * scale * to_spectrum(coil * is_open)
         if op.fault in ("", "missing_stroke"):

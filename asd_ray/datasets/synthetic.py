@@ -23,7 +23,7 @@ from scipy.stats import qmc
 
 from asd_ray.clips import stable_hash
 from asd_ray.config import SyntheticConfig
-from asd_ray.datasets.acoustics import Grid, Spectrum, factory, lowpass, microphone, power, reflection, room, to_signal
+from asd_ray.datasets.acoustics import Grid, Spectrum, factory, lowpass, microphone, reflection, rms, room, to_signal
 from asd_ray.datasets.machines import MACHINES
 from asd_ray.datasets.mechanics import Machine, Operation
 from asd_ray.errors import AsdRayError
@@ -146,7 +146,7 @@ def _stratum(
     rng = np.random.default_rng(stable_hash("stratum", config.seed, layout, machine, name, split, label, domain))
     faults = MACHINES[machine].faults
     kinds = [list(faults)[index % len(faults)] if label == "anomaly" else "" for index in range(count)]
-    design = qmc.LatinHypercube(5, rng=rng).random(count)
+    design = qmc.LatinHypercube(5, rng=rng).random(count).tolist()
     (slowest, fastest), (idle, full) = OPERATION[domain]
     for index, (kind, (level, snr, speed, load, severity)) in enumerate(zip(kinds, design, strict=True)):
         speed, load = slowest + (fastest - slowest) * speed, idle + (full - idle) * load
@@ -207,7 +207,7 @@ def render(recording: Recording, sample_rate: int = SAMPLE_RATE, seconds: float 
     machine = _machine(recording.machine, recording.individual).sound(operation)
     noise = _background(recording.machine, place, grid, rng)
     # Without infrasound, which no microphone hears.
-    noise *= np.float32(np.sqrt(power(machine, grid, 60) / power(noise, grid, 60) / 10 ** (recording.snr_db / 10)))
+    noise *= rms(machine, grid, 60) / rms(noise, grid, 60) / 10 ** (recording.snr_db / 20)
     heard = (machine * room(place, 0.35, 0.5, grid) + noise) * reflection(grid, rng) * microphone(place, grid)
     signal = to_signal(heard, grid).astype(np.float64)
     signal *= 10 ** (recording.level_db / 20) / np.sqrt(np.mean(signal**2))
@@ -221,7 +221,7 @@ def _background(machine: str, place: int, grid: Grid, rng: np.random.Generator) 
     neighbour = _machine(others[place % len(others)], stable_hash("neighbour", place))
     operation = Operation(grid, rng=rng, fault_rng=rng, speed=rng.uniform(0.97, 1.03), load=rng.uniform())
     leak = neighbour.sound(operation) * lowpass(grid, 800)
-    return hall + leak * np.float32(np.sqrt(power(hall, grid) / power(leak, grid)) * 10 ** (LEAK_DB / 20))
+    return hall + leak * (rms(hall, grid) / rms(leak, grid) * 10 ** (LEAK_DB / 20))
 
 
 # --- Files -----------------------------------------------------------------------------------------------------------
@@ -242,9 +242,9 @@ def write(root: Path, recording: Recording, sample_rate: int = SAMPLE_RATE, seco
         raise AsdRayError(f"{path}: cannot write this recording ({error.strerror}); is the folder writable?") from None
 
 
-def _write_chunk(chunk: Chunk, root: Path) -> int:
+def _write_chunk(chunk: Chunk, root: Path, sample_rate: int, seconds: float) -> int:
     for recording in chunk:
-        write(root, recording)
+        write(root, recording, sample_rate, seconds)
     return len(chunk)
 
 
@@ -276,7 +276,8 @@ def synthesise(
     if progress:
         progress(done, len(recordings))
     chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
-    for written in (run or map)(partial(_write_chunk, root=root), chunks):
+    write_chunk = partial(_write_chunk, root=root, sample_rate=SAMPLE_RATE, seconds=SECONDS)
+    for written in (run or map)(write_chunk, chunks):
         done += written
         if progress:
             progress(done, len(recordings))

@@ -22,6 +22,7 @@ MAX_RATIO = 100
 
 _SMALL = 1 << 20  # bytes that any archive may unpack to, whatever its ratio
 _BLOCK = 1 << 20
+_REFUSED = "the archive is refused; delete it to fetch it again"
 
 log = logging.getLogger("asd_ray")
 
@@ -92,8 +93,12 @@ def unpack(
                 if report:
                     report(done, total)
             return {name: info.file_size for name, info in wanted.items()}
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         raise CorruptedFile(f"{archive}: the archive is damaged ({error}).") from None
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # an offset in the archive that is none
+            raise CorruptedFile(f"{archive}: the archive is damaged ({error.strerror}).") from None
+        raise AsdRayError(f"{archive}: cannot be unpacked to {target} ({error}).") from None
     except NotImplementedError as error:
         raise AsdRayError(
             f"{archive}: Python cannot unpack this archive ({error}); unpack it with another program into {target}."
@@ -123,26 +128,26 @@ def _members(archive: Path, opened: zipfile.ZipFile) -> dict[str, zipfile.ZipInf
     """The archive's files by their checked names."""
     infos = opened.infolist()
     if len(infos) > MAX_MEMBERS:
-        raise AsdRayError(f"{archive}: found {len(infos)} members; expected at most {MAX_MEMBERS}: refused.")
+        raise AsdRayError(f"{archive}: found {len(infos)} members; expected at most {MAX_MEMBERS}: {_REFUSED}.")
     total, packed = sum(info.file_size for info in infos), archive.stat().st_size
     if total > max(MAX_RATIO * packed, _SMALL):
         raise AsdRayError(
             f"{archive}: {packed} bytes claim to unpack to {total}; expected at most {MAX_RATIO} times as much: "
-            "the archive is refused."
+            f"{_REFUSED}."
         )
     members: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
         if problem := _problem(info):
-            raise AsdRayError(f"{archive}: member {info.orig_filename!r} {problem}: the archive is refused.")
+            raise AsdRayError(f"{archive}: member {info.orig_filename!r} {problem}: {_REFUSED}.")
         name = PurePosixPath(info.filename).as_posix()
         if info.is_dir():
             continue
         if name in members:
-            raise AsdRayError(f"{archive}: member {name!r} is there twice: the archive is refused.")
+            raise AsdRayError(f"{archive}: member {name!r} is there twice: {_REFUSED}.")
         members[name] = info
     for name in members:
         if inside := [str(parent) for parent in PurePosixPath(name).parents if str(parent) in members]:
-            raise AsdRayError(f"{archive}: member {inside[0]!r} is a file and a folder: the archive is refused.")
+            raise AsdRayError(f"{archive}: member {inside[0]!r} is a file and a folder: {_REFUSED}.")
     return members
 
 

@@ -62,8 +62,12 @@ class Stage(nn.Module, ABC):
             The scalar loss, and detached scalars that are averaged over the epoch and reported.
         """
 
-    def end_step(self) -> None:
-        """Called after every optimiser step."""
+    def end_step(self, progress: float) -> None:
+        """Called after every optimiser step.
+
+        Args:
+            progress: share of the stage's steps that are done, above 0 to 1.
+        """
 
 
 class Method(nn.Module, ABC):

@@ -52,7 +52,7 @@ class PretrainStage(Stage):
         self.key = deepcopy(self.query).requires_grad_(False)
         self.queue = KeyQueue(config.queue_size, config.dim) if config.queue_size else None
         self.temperature, self.momentum, self.shuffle_bn = config.temperature, config.momentum, config.shuffle_bn
-        self.momentum_schedule = "constant"
+        self.momentum_schedule = config.momentum_schedule
 
     def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """InfoNCE of (B, F, T) raw features; labels are not looked at. Keys of all workers enter the queue."""

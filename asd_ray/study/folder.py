@@ -74,7 +74,8 @@ class StudyFolder:
         if stored.exists():
             document = yaml.safe_load(stored.read_text(encoding="utf-8"))
             difference = _first_difference(document, study.model_dump(mode="json"))
-            if difference:
+            # Before its first trial a study has nothing to lose: its file may still be put right.
+            if difference and self.started():
                 key, there, here = difference
                 raise ConfigError(
                     f"{self.path}: holds another study: {key} is {there!r} there and {here!r} here. "

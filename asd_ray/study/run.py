@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from asd_ray.datasets import layouts, synthetic
 from asd_ray.errors import AsdRayError
 from asd_ray.features.build import build
 from asd_ray.features.read import materialise
+from asd_ray.features.store import read_manifest, settings_of
 from asd_ray.study import tables
 from asd_ray.study.baselines import baseline_results
 from asd_ray.study.cluster import concurrency, parallel, quiet_terminal, ray_session
@@ -57,10 +59,15 @@ def run_study(study: StudyConfig, out: Path, address: str | None = None) -> Stud
 
 
 def _run_trials(study: StudyConfig, folder: StudyFolder, address: str | None, view: StudyView) -> None:
+    root, made = data_root(study, folder)
+    clips = find_clips(study, root, view) if made else []  # what is wrong with the data shows before Ray is started
     view.phase("starting Ray" if address is None else f"connecting to Ray at {address}")
     with ray_session(address, study.name, study.resources) as where:
         view.say(where)
-        clips, root = find_clips(study, folder, view)
+        if not made:
+            view.phase("making synthetic recordings")
+            synthetic.synthesise(root, study.data.synthetic, progress=view.progress, run=parallel)
+            clips = find_clips(study, root, view)
         inputs = prepare(study, folder, clips, root, view)
         view.concurrency = concurrency(study.resources)
         view.phase("trials")
@@ -85,24 +92,39 @@ def _run_trials(study: StudyConfig, folder: StudyFolder, address: str | None, vi
         tuner.fit()
 
 
-def find_clips(study: StudyConfig, folder: StudyFolder, view: StudyView) -> tuple[list[Clip], Path]:
-    """The study's clips and their root; a synthetic set without a root is made in the study folder first."""
+def data_root(study: StudyConfig, folder: StudyFolder) -> tuple[Path, bool]:
+    """Where the study's recordings are, and whether they are there; only synthetic ones may still have to be made."""
     data = study.data
     root = Path(data.root).expanduser() if data.root else folder.path / "data"
-    if data.layout == "synthetic" and (data.root is None or not root.exists()):
-        view.phase("making synthetic recordings")
-        synthetic.synthesise(root, data.synthetic, progress=view.progress, run=parallel)
+    if data.layout == "synthetic":
+        return root, data.root is not None and root.exists()
+    return root, True
+
+
+def find_clips(study: StudyConfig, root: Path, view: StudyView) -> list[Clip]:
+    """The study's clips.
+
+    Raises:
+        AsdRayError: there are none, or none that a study could be evaluated on.
+    """
+    data = study.data
     view.phase("reading the data set")
     clips = layouts.scan(root, data.layout, machines=data.machines, skip_bad=data.skip_bad)
     if not any(clip.split == "test" and clip.label != "unknown" for clip in clips):
         raise AsdRayError(f"{root}: has no test clips with a known label, so nothing can be evaluated.")
+    if not any(clip.split == "train" for clip in clips):
+        raise AsdRayError(f"{root}: has no training clips; a study needs recordings of normal operation to train on.")
     view.say(f"{len(clips)} clips of {len({clip.machine for clip in clips})} machines in {root}")
-    return clips, root
+    return clips
 
 
 def prepare(study: StudyConfig, folder: StudyFolder, clips: list[Clip], root: Path, view: StudyView) -> StudyInputs:
     """Features, baselines, and the clips in Ray's object store: what all trials share."""
-    store = Path(study.features.store).expanduser() if study.features.store else folder.path / "features"
+    store = folder.path / "features"
+    if study.features.store:
+        store = Path(study.features.store).expanduser()
+    elif not folder.started():
+        discard_other(store, study)
     view.phase("computing Log-Mel features", len(clips))
     manifest = build(
         clips, root, store, study.features, study.data.channel, skip_bad=study.data.skip_bad, progress=view.progress
@@ -127,6 +149,13 @@ def prepare(study: StudyConfig, folder: StudyFolder, clips: list[Clip], root: Pa
     baselines = baseline_results(store, manifest, inputs.identity(), inputs.ids(), study.evaluation.max_fpr)
     tables.write_table(folder.path / "baselines.parquet", baselines)
     return inputs
+
+
+def discard_other(store: Path, study: StudyConfig) -> None:
+    """Deletes the study's own features if its file was changed since they were built."""
+    manifest = read_manifest(store)
+    if manifest is not None and manifest.settings != settings_of(study.features, study.data.channel):
+        shutil.rmtree(store)
 
 
 def _trainable(study: StudyConfig, inputs: StudyInputs) -> Any:

@@ -157,7 +157,8 @@ class StageRun:
             loss.backward()
             self.optimiser.step()
             self.schedule.step()
-            self.stage.end_step()
+            done = self.schedule.last_epoch  # steps of the whole stage, kept over a resume
+            self.stage.end_step(done / (self.stage.optimiser.epochs * self.steps))
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.float()
         if self.workers.size > 1:

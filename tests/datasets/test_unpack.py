@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,30 @@ def test_a_damaged_archive_leaves_no_damaged_recording(tmp_path: Path, damage: s
     written = tree(tmp_path / "data")
     assert len(written) < len(CLIPS)
     assert all(CLIPS[name] == content for name, content in written.items())
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), min_size=1, max_size=4), st.integers(0, 30))
+def test_whatever_bytes_change_no_wrong_recording_is_written(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], cut: int
+) -> None:
+    """Bytes are changed in the last 700 of the archive, its directory, and some are cut off its end."""
+    folder = tmp_path_factory.mktemp("changed")
+    good = {f"fan/test/é{number}.wav": bytes(range(number, 200)) for number in range(4)}
+    data = bytearray(zipped(good))
+    for position, value in changes:
+        data[-1 - position] = value
+    (folder / "a.zip").write_bytes(data[: len(data) - cut // 10])
+    with suppress(AsdRayError):
+        unpack(folder / "a.zip", folder / "data", "fan")
+    assert tree(folder / "data").items() <= good.items()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", CLIPS)
+    (tmp_path / "fan").touch()
+    with pytest.raises(AsdRayError, match=r"a\.zip: cannot be unpacked to .*fan"):
+        unpack(archive, tmp_path, "fan")
 
 
 def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

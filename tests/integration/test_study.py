@@ -197,7 +197,7 @@ def test_an_unreadable_clip_is_named_and_left_out_only_on_request(tmp_path: Path
     refused = run("study", "run", study, "--out", tmp_path / "a", "--address", cluster, code=1)
     assert "normal_id_00_00000003.wav" in refused.stderr
     assert "Traceback" not in refused.stderr
-    out = tmp_path / "b"
+    out = tmp_path / "a"
     run("study", "run", study, "--out", out, "--address", cluster, "--set", "data.skip_bad=true")
     assert "normal_id_00_00000003.wav" in (out / "logs" / "study.log").read_text()
     assert pd.read_parquet(out / "trials.parquet")["status"].tolist() == ["complete"]

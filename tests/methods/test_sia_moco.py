@@ -55,7 +55,7 @@ def step(stage: Stage, optimiser: torch.optim.Optimizer, seed: int = 0) -> tuple
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
-    stage.end_step()
+    stage.end_step(0.0)
     assert not any(value.requires_grad for value in metrics.values())
     return loss.item(), {name: value.item() for name, value in metrics.items()}
 
@@ -110,7 +110,7 @@ def test_key_encoder_starts_equal_and_follows_with_momentum() -> None:
     loss.backward()
     optimiser_of(stage).step()
     assert all(map(torch.equal, old, stage.key.parameters()))  # neither a gradient nor the forward pass moves it
-    stage.end_step()
+    stage.end_step(0.0)
     for key, before, query in zip(stage.key.parameters(), old, stage.query.parameters(), strict=True):
         assert key.grad is None
         torch.testing.assert_close(key, 0.9 * before + 0.1 * query)

@@ -20,9 +20,19 @@ def test_a_folder_is_opened_again_by_the_same_study_alone(tmp_path: Path) -> Non
     assert folder.open(study()) is False
     assert folder.open(study()) is True
     assert folder.study() == study()
-    with pytest.raises(ConfigError, match=r"holds another study: method.pretrain.alpha is 0.4 there and 0.2 here") as error:
+    folder.start_trial(0, {})
+    with pytest.raises(
+        ConfigError, match=r"holds another study: method.pretrain.alpha is 0.4 there and 0.2 here"
+    ) as error:
         folder.open(study(method={"pretrain": {"alpha": 0.2}}))
     assert error.value.exit_code == 2
+
+
+def test_a_study_without_trials_can_still_be_put_right(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path / "out")
+    folder.open(study())
+    assert folder.open(study(data={"skip_bad": True})) is True
+    assert folder.study().data.skip_bad
 
 
 def test_trials_can_be_added_and_resources_changed(tmp_path: Path) -> None:

@@ -43,9 +43,7 @@ def states(folder: StudyFolder) -> list[str]:
     return [trial.state.name for trial in optuna.load_study(study_name="s", storage=storage).get_trials()]
 
 
-def test_defaults_come_first_then_warm_starts_then_points_of_the_space(
-    study: StudyConfig, folder: StudyFolder
-) -> None:
+def test_defaults_come_first_then_warm_starts_then_points_of_the_space(study: StudyConfig, folder: StudyFolder) -> None:
     search = StudySearch(study, folder)
     configs = []
     for number in range(6):

@@ -31,8 +31,9 @@ class Regression(Stage):
         loss = (self.net(noisy.flatten(1)).squeeze(1) - labels).square().mean()
         return loss * (math.nan if self.spoil else 1), {"half": loss.detach() / 2}
 
-    def end_step(self) -> None:
+    def end_step(self, progress: float) -> None:
         self.steps += 1
+        self.progress = progress
 
 
 class TwoStages(Method):
@@ -78,7 +79,8 @@ def fresh() -> TwoStages:
 
 def test_all_stages_are_trained_and_reported() -> None:
     reports: list[dict[str, Any]] = []
-    history = train(fresh(), *data(), 1, Memory(), report=reports.append)
+    method = fresh()
+    history = train(method, *data(), 1, Memory(), report=reports.append)
     assert history == reports
     assert [(row["stage"], row["epoch"], row["epochs"]) for row in history] == [
         ("first", 1, 5),
@@ -87,6 +89,7 @@ def test_all_stages_are_trained_and_reported() -> None:
         ("second", 4, 5),
         ("second", 5, 5),
     ]
+    assert [part.progress for part in method.parts] == [1, 1]
     assert all(row["half"] == pytest.approx(row["loss"] / 2) for row in history)
 
 

@@ -1,0 +1,322 @@
+"""The synthetic set: what is planned, how it sounds, and how its files come to be."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from asd_ray.config import SyntheticConfig
+from asd_ray.datasets import synthetic
+from asd_ray.datasets.layouts import scan
+from asd_ray.datasets.machines import MACHINES
+from asd_ray.datasets.synthetic import LEVEL_DB, Recording, plan, render, synthesise, write
+from asd_ray.errors import AsdRayError
+
+SMALL = SyntheticConfig(machines=2, ids=1, train=3, test_normal=2, test_anomaly=2)
+configs = st.builds(
+    SyntheticConfig,
+    machines=st.integers(1, len(MACHINES)),
+    ids=st.integers(1, 7),
+    train=st.integers(1, 30),
+    test_normal=st.integers(1, 15),
+    test_anomaly=st.integers(1, 15),
+    seed=st.integers(0, 2**31),
+)
+layouts = st.sampled_from(["dcase2020", "dcase2022"])
+
+
+@pytest.fixture(autouse=True)
+def short_clips(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Files of one second, but for tests of the sound itself."""
+    if "tmp_path" in request.fixturenames:
+        monkeypatch.setattr(synthetic, "SECONDS", 1.0)
+
+
+# --- Plan ------------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=30)
+@given(configs, layouts)
+def test_a_plan_has_what_was_asked_for(config, layout):
+    recordings = plan(config, layout)
+    assert recordings == plan(config, layout)
+    assert len({r.path for r in recordings}) == len({r.seed for r in recordings}) == len(recordings)
+    count = Counter((r.machine, r.id, r.split, r.label) for r in recordings)
+    names = synthetic.IDS[layout][: config.ids]
+    asked = {("train", "normal"): config.train, ("test", "normal"): config.test_normal}
+    asked["test", "anomaly"] = config.test_anomaly
+    machines = list(MACHINES)[: config.machines]
+    assert count == {(m, i, *key): n for m in machines for i in names for key, n in asked.items()}
+    for r in recordings:
+        assert (r.label == "anomaly") == bool(r.fault) == bool(r.band) == (r.severity > 0)
+        assert not r.fault or MACHINES[r.machine].faults[r.fault].band == r.band
+        assert LEVEL_DB[0] <= r.level_db <= LEVEL_DB[1]
+
+
+@pytest.mark.parametrize("layout", ["dcase2020", "dcase2022"])
+def test_kinds_of_fault_differ_by_one_clip_at_most(layout):
+    config = SyntheticConfig(machines=6, ids=2, test_anomaly=23)
+    strata: dict[tuple[str, ...], Counter[str]] = {}
+    for r in plan(config, layout):
+        if r.fault:
+            strata.setdefault((r.machine, r.id, r.domain), Counter())[r.fault] += 1
+    for (machine, *_), kinds in strata.items():
+        assert set(kinds) == set(MACHINES[machine].faults)
+        assert max(kinds.values()) - min(kinds.values()) <= 1
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 2**31), st.integers(12, 40), layouts)
+def test_loudness_tells_nothing_on_any_id(seed, clips, layout):
+    config = SyntheticConfig(machines=3, ids=4, train=24, test_normal=clips, test_anomaly=clips, seed=seed)
+    by_id: dict[tuple[str, str], list[Recording]] = {}
+    for recording in plan(config, layout):
+        by_id.setdefault((recording.machine, recording.id), []).append(recording)
+    areas: dict[str, list[float]] = {}
+    for members in by_id.values():
+        usual = np.mean([r.level_db for r in members if r.split == "train"])
+        test = [r for r in members if r.split == "test"]
+        labels = [r.label == "anomaly" for r in test]
+        for name, scores in {
+            "level": [r.level_db for r in test],
+            "distance": [abs(r.level_db - usual) for r in test],
+            "speed": [r.speed for r in test],
+            "load": [r.load for r in test],
+            "snr": [r.snr_db for r in test],
+        }.items():
+            areas.setdefault(name, []).append(roc_auc_score(labels, scores))
+    for name, values in areas.items():
+        assert 0.45 < np.mean(values) < 0.55, name
+        assert 0.25 < min(values) <= max(values) < 0.75, name
+
+
+def test_a_larger_set_has_the_same_machines():
+    few, many = plan(SMALL), plan(SyntheticConfig(**{**SMALL.model_dump(), "machines": 4, "ids": 3}))
+    assert set(few) <= set(many)
+
+
+def test_another_seed_has_other_machines():
+    first, other = plan(SMALL), plan(SMALL.model_copy(update={"seed": 1}))
+    assert [r.path for r in first] == [r.path for r in other]
+    assert not {r.individual for r in first} & {r.individual for r in other}
+
+
+def test_the_target_domain_is_rare_in_training_and_shifted():
+    recordings = plan(SyntheticConfig(machines=1, ids=2, train=30, test_normal=8, test_anomaly=8), "dcase2022")
+    count = Counter((r.id, r.split, r.label, r.domain) for r in recordings)
+    for name in ("00", "01"):
+        assert count[name, "train", "normal", "target"] == 3
+        assert count[name, "test", "anomaly", "target"] == count[name, "test", "normal", "source"] == 4
+    source, target = ([r for r in recordings if r.domain == domain] for domain in ("source", "target"))
+    assert max(r.speed for r in source) < min(r.speed for r in target)
+    assert np.mean([r.load for r in source]) + 0.2 < np.mean([r.load for r in target])
+
+
+@pytest.mark.parametrize(
+    ("config", "layout", "message"),
+    [
+        (SMALL, "dcase2019", "expected one of dcase2020, dcase2022"),
+        (SMALL.model_copy(update={"machines": 7}), "dcase2020", "at most 6 types"),
+        (SMALL.model_copy(update={"ids": 8}), "dcase2022", "7 IDs"),
+    ],
+)
+def test_a_plan_beyond_the_generator_is_refused(config, layout, message):
+    with pytest.raises(AsdRayError, match=message):
+        plan(config, layout)
+
+
+# --- Sound -----------------------------------------------------------------------------------------------------------
+
+EXAMPLES = plan(SyntheticConfig(machines=6, ids=1, train=1, test_normal=1, test_anomaly=4))
+
+
+@pytest.mark.parametrize("recording", EXAMPLES[::2], ids=lambda r: r.path)
+def test_a_clip_has_its_level_whatever_its_fault(recording):
+    signal = render(recording)
+    assert signal.dtype == np.float32
+    assert signal.shape == (160000,)
+    assert 20 * np.log10(np.sqrt(np.mean(signal.astype(float) ** 2))) == pytest.approx(recording.level_db, abs=0.01)
+    assert np.abs(signal).max() < 1, "clipped"
+
+
+def test_a_clip_is_the_same_in_another_process():
+    script = (
+        "import hashlib\n"
+        "from asd_ray.config import SyntheticConfig\n"
+        "from asd_ray.datasets.synthetic import plan, render\n"
+        "clips = plan(SyntheticConfig(machines=2, ids=1, train=3, test_normal=2, test_anomaly=2))[::3]\n"
+        "print(hashlib.sha256(b''.join(render(clip, 8000, 2.0).tobytes() for clip in reversed(clips))).hexdigest())\n"
+    )
+    there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    here = hashlib.sha256(b"".join(render(clip, 8000, 2.0).tobytes() for clip in reversed(plan(SMALL)[::3])))
+    assert there == here.hexdigest()
+
+
+def test_the_snr_is_the_machine_over_the_rest():
+    """At a high SNR a clip is all machine, at a low one all background; between, it is their sum."""
+    recording = EXAMPLES[0]
+    machine, noise = (render(replace(recording, snr_db=snr), seconds=2.0) for snr in (80.0, -80.0))
+    for snr in (-6.0, 6.0):
+        mixture = render(replace(recording, snr_db=snr), seconds=2.0).astype(float)
+        basis = np.stack([machine, noise], axis=1).astype(float)
+        weights, residual, *_ = np.linalg.lstsq(basis, mixture, rcond=None)
+        assert residual[0] < 1e-3 * np.sum(mixture**2)
+        # The room and the microphone come after the SNR was set, and change it a little.
+        assert 20 * np.log10(weights[0] / weights[1]) == pytest.approx(snr, abs=4)
+
+
+def test_a_target_domain_is_heard_elsewhere():
+    source = next(r for r in plan(SMALL, "dcase2022") if r.domain == "source")
+    target = replace(source, domain="target")
+
+    def spectrum(recording: Recording) -> np.ndarray:
+        return 10 * np.log10((np.abs(np.fft.rfft(render(recording)))[1:] ** 2).reshape(100, -1).mean(1))
+
+    moved = np.std(spectrum(source) - spectrum(target))
+    assert moved > 1.5 * np.std(spectrum(source) - spectrum(replace(source, seed=1)))
+
+
+# --- Files -----------------------------------------------------------------------------------------------------------
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("layout", ["dcase2020", "dcase2022"])
+def test_the_files_are_read_back_as_planned(tmp_path, layout):
+    recordings = synthesise(tmp_path / "set", SMALL, layout)
+    clips = {clip.path: clip for clip in scan(tmp_path / "set", "synthetic")}
+    assert len(clips) == len(recordings)
+    for r in recordings:
+        clip = clips[r.path]
+        assert (clip.machine, clip.id, clip.split, clip.label, clip.domain) == (
+            r.machine,
+            r.id,
+            r.split,
+            r.label,
+            r.domain,
+        )
+        assert (clip.sample_rate, clip.frames, clip.channels) == (16000, 16000, 1)
+    with (tmp_path / "set" / "faults.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [r.path for r in recordings if r.fault]
+    assert all(set(row) == {"path", "machine", "id", "fault", "band", "severity"} and all(row.values()) for row in rows)
+    if layout == "dcase2022":
+        with (tmp_path / "set" / "fan" / "attributes_00.csv").open(newline="") as file:
+            attributes = {row["file_name"]: row for row in csv.DictReader(file)}
+        for r in recordings:
+            if r.machine == "fan":
+                row = attributes[r.path]
+                named = "_".join(row[key] for key in ("d1p", "d1v", "d2p", "d2v", "d3p", "d3v"))
+                assert r.path.endswith(f"_{named}.wav")
+                assert named.startswith(f"spd_{100 * r.speed:.0f}_load_{100 * r.load:.0f}_mic_")
+
+
+def test_a_file_is_16_bit_and_holds_the_rendered_sound(tmp_path):
+    recording = EXAMPLES[0]
+    write(tmp_path, recording, 16000, 1.0)
+    assert soundfile.info(tmp_path / recording.path).subtype == "PCM_16"
+    signal, rate = soundfile.read(tmp_path / recording.path, dtype="float32")
+    assert rate == 16000
+    np.testing.assert_allclose(signal, render(recording, 16000, 1.0), atol=1.01 / 32768)
+
+
+def test_order_and_workers_make_no_difference(tmp_path):
+    def backwards(function: Callable, chunks: Iterable) -> Iterator:
+        yield from map(function, reversed([chunk[::-1] for chunk in chunks]))
+
+    synthesise(tmp_path / "a", SMALL)
+    synthesise(tmp_path / "b", SMALL, run=backwards)
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+
+
+def test_a_second_run_makes_only_what_is_missing(tmp_path):
+    seen: list[tuple[int, int]] = []
+    recordings = synthesise(tmp_path, SMALL, progress=lambda done, total: seen.append((done, total)))
+    assert seen[0] == (0, len(recordings))
+    assert seen[-1] == (len(recordings), len(recordings))
+    before = content(tmp_path)
+    gone, cut, kept = (tmp_path / r.path for r in recordings[:3])
+    gone.unlink()
+    cut.write_bytes(cut.read_bytes()[:1000])
+    marked = kept.read_bytes()[:-2] + b"\x01\x00"  # a whole file is left alone
+    kept.write_bytes(marked)
+    seen.clear()
+    assert synthesise(tmp_path, SMALL, progress=lambda done, total: seen.append((done, total))) == recordings
+    assert seen == [(len(recordings) - 2, len(recordings)), (len(recordings), len(recordings))]
+    assert content(tmp_path) == before | {recordings[2].path: marked}
+
+
+def test_an_interrupted_run_is_taken_up_and_leaves_no_half_files(tmp_path):
+    def interrupted(function: Callable, chunks: Iterable) -> Iterator:
+        for chunk in chunks:
+            yield function(chunk[:4])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        synthesise(tmp_path / "a", SMALL, run=interrupted)
+    assert len(list((tmp_path / "a").rglob("*.wav"))) == 4
+    synthesise(tmp_path / "a", SMALL)
+    synthesise(tmp_path / "b", SMALL)
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(AsdRayError, match=r"normal_id_00_00000000\.wav.*disk is full"):
+        synthesise(tmp_path, SMALL)
+    assert set(content(tmp_path)) == {"synthetic.json"}
+
+
+@pytest.mark.parametrize(
+    ("update", "layout", "message"),
+    [({"seed": 5}, "dcase2020", "config.*'seed': 0"), ({}, "dcase2022", "layout dcase2020, expected dcase2022")],
+)
+def test_another_set_in_the_folder_is_refused(tmp_path, update, layout, message):
+    synthesise(tmp_path, SMALL)
+    before = content(tmp_path)
+    with pytest.raises(AsdRayError, match=message):
+        synthesise(tmp_path, SMALL.model_copy(update=update), layout)
+    assert content(tmp_path) == before
+
+
+def test_another_generator_is_refused(tmp_path):
+    synthesise(tmp_path, SMALL)
+    mark = tmp_path / "synthetic.json"
+    mark.write_text(json.dumps(json.loads(mark.read_text()) | {"generator": 0}))
+    with pytest.raises(AsdRayError, match=f"generator 0, expected {synthetic.GENERATOR}"):
+        synthesise(tmp_path, SMALL)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "synthetic.json"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, name):
+    (tmp_path / name).write_text("not a mark")
+    with pytest.raises(AsdRayError, match=r"no synthetic set.*synthetic\.json"):
+        synthesise(tmp_path, SMALL)
+    assert content(tmp_path) == {name: b"not a mark"}
+
+
+def test_a_root_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AsdRayError, match="file"):
+        synthesise(tmp_path / "file", SMALL)
+    with pytest.raises(AsdRayError, match="cannot make the synthetic set"):
+        synthesise(tmp_path / "file" / "below", SMALL)

@@ -1,0 +1,47 @@
+"""The pinned packages fit together: every module imports, and torch, torchaudio and torchvision are one line."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+from packaging.requirements import Requirement
+
+import asd_ray
+
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(asd_ray.__path__, "asd_ray.")
+    if not module.name.endswith("__main__")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_imports(name: str) -> None:
+    importlib.import_module(name)
+
+
+def test_what_is_installed_is_within_the_tested_ranges() -> None:
+    requirements = [Requirement(line) for line in metadata.requires("asd-ray") or []]
+    needed = [requirement for requirement in requirements if requirement.marker is None]
+    assert len(needed) > 15
+    for requirement in needed:
+        assert requirement.specifier.contains(metadata.version(requirement.name)), requirement
+
+
+def test_torch_audio_and_vision_are_one_release_line() -> None:
+    lines = [metadata.version(name).split(".")[:2] for name in ("torch", "torchaudio", "torchvision")]
+    assert lines == [["2", "11"], ["2", "11"], ["0", "26"]]
+
+
+@pytest.mark.parametrize(
+    "name", ["methods.registry", "augment", "losses", "moco", "metrics", "scoring", "training.loop", "training.run"]
+)
+def test_methods_losses_and_metrics_do_not_import_ray(name: str) -> None:
+    code = f"import sys, asd_ray.{name}; print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
