@@ -72,9 +72,11 @@ def quickstart(
 @study_app.command()
 def validate(file: File, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Print the resolved study, its search space and its budget; start nothing."""
+    from asd_ray.methods.registry import check
     from asd_ray.study_file import budget, load_study, to_yaml
 
     study = load_study(file, overrides or [])
+    check(study)
     if as_json:
         typer.echo(json.dumps({"study": study.model_dump(mode="json"), "budget": budget(study)}, ensure_ascii=False))
         return

@@ -110,7 +110,9 @@ def _check_text(report: Report) -> str:
     from tabulate import tabulate
 
     columns = [("train", "normal"), ("test", "normal"), ("test", "anomaly"), ("test", "unknown")]
-    counts = Counter((clip.machine, clip.id, clip.domain, clip.split, clip.label) for clip in report.clips)
+    counts: Counter[tuple[str, ...]] = Counter(
+        (clip.machine, clip.id, clip.domain, clip.split, clip.label) for clip in report.clips
+    )
     rows = [
         [*key, *(counts[(*key, *column)] for column in columns)]
         for key in sorted({(clip.machine, clip.id, clip.domain) for clip in report.clips})
@@ -118,10 +120,9 @@ def _check_text(report: Report) -> str:
     head = ["machine", "id", "domain", *(f"{split} {label}" for split, label in columns)]
     lines = [f"{report.root}: {len(report.clips)} clips, layout {report.layout}", ""]
     lines += [tabulate(rows, headers=head, disable_numparse=True), ""]
-    for problem in report.summary.to_dict("records"):
-        others = problem["count"] - 1
-        more = f" ({others} more like it; --json lists them)" if others else ""
-        lines.append("{severity}: {path}: {what}; expected {expected}".format(**problem) + more)
+    for severity, _, count, path, what, expected in report.summary.itertuples(index=False, name=None):
+        more = f" ({count - 1} more like it; --json lists them)" if count > 1 else ""
+        lines.append(f"{severity}: {path}: {what}; expected {expected}{more}")
     lines.append("nothing that would stop a study" if report.ok else "a study would stop at the errors above")
     return "\n".join(lines)
 

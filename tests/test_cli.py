@@ -92,6 +92,16 @@ def test_an_invalid_study_file_exits_with_2_and_one_sentence(call: Call, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_misspelt_encoder_exits_with_2_before_anything_starts(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("name: x\nmethod: {pretrain: {encoder: resnet5O}}\n")
+    for command in (["validate", path], ["run", path, "--out", tmp_path / "out"]):
+        code, _, err = call("study", *command)
+        assert code == 2
+        assert "method.pretrain.encoder: timm has no architecture 'resnet5O'; close are resnet50" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_data_folder_is_found_before_anything_starts(call: Call, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(f"name: x\ndata: {{layout: dcase2020, root: {tmp_path}/nowhere}}\n")

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from asd_ray.config import SiaMocoConfig
+from asd_ray.config import SiaMocoConfig, StudyConfig
 from asd_ray.methods.base import DataInfo, Method
 from asd_ray.methods.sia_moco import SiaMoco
+from asd_ray.models.encoders import check_name
 
 METHODS: dict[str, Callable[[Any, DataInfo], Method]] = {"sia_moco": SiaMoco}
+
+
+def check(study: StudyConfig) -> None:
+    """Checks what only the libraries behind a method know, before a study starts: the names of networks.
+
+    Raises:
+        ConfigError: the study, or its search space, names what does not exist.
+    """
+    key = "method.pretrain.encoder"
+    choices = study.search.space[key].choices if key in study.search.space else None
+    for name in [study.method.pretrain.encoder, *(choices or [])]:
+        check_name(str(name))
 
 
 def build(method_config: SiaMocoConfig, info: DataInfo) -> Method:

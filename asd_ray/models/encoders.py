@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -36,9 +35,9 @@ class Encoder(nn.Module):
     def __init__(self, name: str, n_mels: int, frames: int, precision: str = "auto") -> None:
         super().__init__()
         self.name, self.precision = name, precision
-        # timm would look names with a colon up on the Hugging Face hub or in a local folder
-        if ":" in name or not timm.is_model(name):
-            raise ConfigError(f"method.pretrain.encoder: timm has no architecture {name!r}{_suggestion(name)}.")
+        check_name(name)
+        import timm  # takes seconds, and only the processes that train need it
+
         network = timm.create_model(name, pretrained=False, in_chans=1, num_classes=0)
         self.network = network.to(memory_format=torch.channels_last)
         self.num_features = self._probe(n_mels, frames)
@@ -74,6 +73,17 @@ class Encoder(nn.Module):
         return f"name={self.name}, num_features={self.num_features}, precision={self.precision}"
 
 
-def _suggestion(name: str) -> str:
+def check_name(name: str) -> None:
+    """Whether timm has an architecture of that name.
+
+    Raises:
+        ConfigError: it has not; with names that are close.
+    """
+    import timm
+
+    # timm would look names with a colon up on the Hugging Face hub or in a local folder
+    if ":" not in name and timm.is_model(name):
+        return
     close = difflib.get_close_matches(name, timm.list_models(), n=3)
-    return f"; close are {', '.join(close)}" if close else "; timm.list_models() names them all"
+    hint = f"; close are {', '.join(close)}" if close else "; timm.list_models() names them all"
+    raise ConfigError(f"method.pretrain.encoder: timm has no architecture {name!r}{hint}.")

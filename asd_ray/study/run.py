@@ -19,6 +19,7 @@ from asd_ray.errors import AsdRayError
 from asd_ray.features.build import build
 from asd_ray.features.read import materialise
 from asd_ray.features.store import read_manifest, settings_of
+from asd_ray.methods.registry import check
 from asd_ray.study import tables
 from asd_ray.study.baselines import baseline_results
 from asd_ray.study.cluster import concurrency, parallel, quiet_terminal, ray_session
@@ -42,6 +43,7 @@ def run_study(study: StudyConfig, out: Path, address: str | None = None) -> Stud
     Raises:
         AsdRayError: something that the user can put right; what is finished stays.
     """
+    check(study)
     folder = StudyFolder(out)
     resumed = folder.open(study)
     with quiet_terminal(folder.path / "logs" / "ray.log") as terminal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ def train_with_ray(
         storage: folder or URI that all workers reach.
         callbacks: of Ray Train (a Tune trial passes its own, so that epochs reach Tune).
     """
+    # Every report of an epoch waits for the controller's next look at the workers; Ray's default is two seconds.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
     shards = {
         f"{split}-{rank}": shard
         for split, of_workers in (("train", train_shards), ("test", test_shards))
