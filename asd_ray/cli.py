@@ -10,13 +10,41 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from asd_ray import __version__
 from asd_ray.cli_data import data_app, features_app
 from asd_ray.errors import AsdRayError
 
+
+class Interrupted(AsdRayError):
+    """Ctrl-C, or a job that is stopped."""
+
+    exit_code = 130
+
+
+class Commands(TyperGroup):
+    """Tells an interruption from a failure, whatever it comes out of the libraries below as."""
+
+    interrupted = False
+
+    @classmethod
+    def interrupt(cls, signum: int, frame: Any) -> NoReturn:
+        cls.interrupted = True
+        raise KeyboardInterrupt
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BaseException:
+            if not Commands.interrupted:
+                raise
+            raise Interrupted("interrupted; what is finished is kept: the same command goes on from there.") from None
+
+
 app = typer.Typer(
     name="asd-ray",
+    cls=Commands,
     help="Ray-distributed hyperparameter studies for anomalous sound detection.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -141,29 +169,18 @@ def _run(study: Any, out: Path | None, address: str | None, as_json: bool) -> No
         raise AsdRayError(f"no trial of {study.name} completed; the reasons are in {outcome.folder}/summary.md.")
 
 
-class Interrupted(BaseException):
-    """Ctrl-C, or a job that is stopped. Not an Exception, so that nothing on the way takes it for a failure."""
-
-
-def _interrupt(signum: int, frame: Any) -> NoReturn:
-    raise Interrupted
-
-
 def main() -> NoReturn:
     """Runs the command line. Exit codes: 0 done, 1 ran and failed, 2 wrong usage or study file, 130 interrupted."""
     debug = "--debug" in sys.argv
     for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _interrupt)
+        signal.signal(signum, Commands.interrupt)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         app()  # exits by itself: 0, or 2 for wrong usage
-    except Interrupted:
-        typer.echo("interrupted; what is finished is kept: the same command goes on from there.", err=True)
-        code = 130
     except AsdRayError as error:
-        if debug:
+        if debug and not isinstance(error, Interrupted):
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(str(error) if isinstance(error, Interrupted) else f"error: {error}", err=True)
         code = error.exit_code
     except Exception as error:
         if debug:

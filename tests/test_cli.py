@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -158,3 +159,20 @@ def test_an_unexpected_error_is_one_line_unless_debug(call: Call, monkeypatch: p
     monkeypatch.setattr(sys, "argv", ["asd-ray", "--debug", "study", "validate", "x.yaml"])
     with pytest.raises(ZeroDivisionError):
         cli.main()
+
+
+@pytest.mark.parametrize("disguise", [KeyboardInterrupt, SystemError])
+def test_an_interruption_exits_with_130_whatever_it_comes_out_as(
+    call: Call, monkeypatch: pytest.MonkeyPatch, disguise: type[BaseException]
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise disguise from None
+
+    monkeypatch.setattr(cli.Commands, "interrupted", False)
+    monkeypatch.setattr("asd_ray.study_file.load_study", interrupted)
+    code, _, err = call("study", "validate", "x.yaml")
+    assert code == 130
+    assert err == "interrupted; what is finished is kept: the same command goes on from there.\n"

@@ -64,11 +64,7 @@ def describe(log_mel: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def measure(
-    root: Path,
-    config: SyntheticConfig,
-    layout: str = "dcase2020",
-    lessons: int = 24,
-    run: Run | None = None,
+    root: Path, config: SyntheticConfig, layout: str = "dcase2020", lessons: int = 24, run: Run | None = None
 ) -> pd.DataFrame:
     """The AUC of every detector on every ID and kind of fault of a set.
 
@@ -97,17 +93,23 @@ def measure(
     return pd.DataFrame(rows, columns=["machine", "id", "fault", "band", "clips", "detector", "auc"])
 
 
-def calibrate(root: Path, config: SyntheticConfig, layout: str = "dcase2020", **options: object) -> pd.DataFrame:
-    """Machines x detectors: the mean over IDs of the AUC on all anomalous clips, with a last row for their mean.
+def calibrate(
+    root: Path, config: SyntheticConfig, layout: str = "dcase2020", lessons: int = 24, run: Run | None = None
+) -> pd.DataFrame:
+    """Machines x detectors: AUC as :func:`summarise` has it, of a set as :func:`measure` has it."""
+    return summarise(measure(root, config, layout, lessons, run))
 
-    Takes and raises what :func:`measure` does. Where a detector belongs to one kind of fault, an ID's AUC is the mean
-    over its anomalous clips' kinds.
+
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
+    """Machines x detectors: the mean over IDs of the AUC on all anomalous clips, and in a last row the machines' mean.
+
+    An ID's AUC is the mean over its anomalous clips of the AUC of their kind of fault; where one detector serves all
+    kinds, that is its plain AUC.
     """
-    rows = measure(root, config, layout, **options)  # type: ignore[arg-type]
     weighted = rows.assign(auc=rows.auc * rows.clips).groupby(["machine", "id", "detector"])[["auc", "clips"]].sum()
     per_id = (weighted.auc / weighted.clips).rename("auc").reset_index()
-    table = per_id.pivot_table(index="machine", columns="detector", values="auc", sort=False)[list(DETECTORS)]
-    table = table.loc[[machine for machine in MACHINES if machine in table.index]]
+    table = per_id.pivot_table(index="machine", columns="detector", values="auc")
+    table = table.loc[[machine for machine in MACHINES if machine in table.index], list(DETECTORS)]
     table.loc["mean"] = table.mean()
     return table
 

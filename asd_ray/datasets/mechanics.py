@@ -114,12 +114,13 @@ def completed(op: Operation, strokes: int, share: float) -> Real:
 
 
 def bearing_defect(op: Operation, shaft: Phase, order: float, body: Body) -> Spectrum:
-    """Impacts of a spalled outer race: ``order`` per revolution, with slip, louder where the cage carries the load."""
+    """A spall on a ball strikes both races: ``order`` impacts a revolution, with slip, loudest where the cage carries
+    the ball through the load (0.4 times a revolution)."""
     rng = op.fault_rng
     slip = 1 + 0.004 * drift(op.grid, rng, 0.5)
-    ring = np.cumsum(np.diff(shaft, prepend=shaft[0]) * slip)
-    times = passages(ring, order, op.grid, rng.uniform())
-    cage = np.interp(times, time(op.grid), ring) * 0.4 + rng.uniform()
+    balls = np.cumsum(np.diff(shaft, prepend=shaft[0]) * slip)
+    times = passages(balls, order, op.grid, rng.uniform())
+    cage = np.interp(times, time(op.grid), balls) * 0.4 + rng.uniform()
     weights = (1 + 0.9 * np.cos(2 * np.pi * cage)) * rng.lognormal(0, 0.2, len(times))
     return to_spectrum(impulses(op.grid, times, weights)) * response(body, op.grid)
 

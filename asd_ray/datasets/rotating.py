@@ -51,18 +51,17 @@ class Fan(Machine):
         self.corner, self.fall = rng.uniform(200, 700), rng.uniform(-9, -6)
         self.depth = rng.uniform(0.1, 0.4)
         self.tonality = rng.uniform(0.3, 1.0)
-        self.bearing, self.order = Body.draw(rng, 3, 2800, 6500, (12, 30)), rng.uniform(2.6, 4.4)
+        self.bearing, self.order = Body.draw(rng, 3, 2800, 6500, (12, 30)), rng.uniform(3.8, 5.8)
 
     def sound(self, op: Operation) -> Spectrum:
         grid, rng = op.grid, op.rng
         shaft = op.shaft(self.hertz * (1 - 0.03 * op.load))
         blade = tones(shaft, self.amplitudes, self.angles, grid)
         air = white(grid, rng) * (1 + self.depth * np.cos(2 * np.pi * turned(self.blades * shaft)))
-        shape = slope(grid, self.corner * (0.8 + 0.4 * op.load), self.fall) * (
-            0.3 + np.abs(response(self.casing, grid))
-        )
-        turbulence = to_spectrum(air) * shape
-        tonal = to_spectrum(blade) * (0.3 + response(self.casing, grid))
+        casing = response(self.casing, grid)
+        path = slope(grid, self.corner * (0.8 + 0.4 * op.load), self.fall) * (0.3 + np.abs(casing))
+        turbulence = to_spectrum(air) * path
+        tonal = to_spectrum(blade) * (0.3 + casing)
         tonal *= self.tonality * (0.6 + 0.8 * op.load) * rms(turbulence, grid) / rms(tonal, grid)
         motor = hum(grid, rng, 100.0, np.array([0.4, 0.15, 0.1])) * rms(turbulence, grid)
         healthy = turbulence + tonal + motor
@@ -70,7 +69,7 @@ class Fan(Machine):
             return healthy
         rng = op.fault_rng
         if op.fault == "imbalance":
-            faulty = unbalance(op, shaft, blade / blade.std()) * (0.3 + response(self.casing, grid))
+            faulty = unbalance(op, shaft, blade / blade.std()) * (0.3 + casing)
         elif op.fault == "clogging":  # the flow separates and comes back: a surge of low rumble
             surge = np.maximum(drift(grid, rng, 0.25), 0)
             faulty = to_spectrum(white(grid, rng) * surge) * band(grid, 70, 350)
@@ -88,9 +87,9 @@ class Pump(Machine):
 
     faults: ClassVar[dict[str, Fault]] = {
         "cavitation": Fault("high", (2500, 7500), (-16, -6)),
-        "leak": Fault("high", (3500, 7500), (-15, -5)),
-        "clogging": Fault("low", (40, 500), (-13, -3)),
-        "loose_mount": Fault("low", (40, 800), (-14, -4)),
+        "leak": Fault("high", (3500, 7500), (-14, -4)),
+        "clogging": Fault("low", (40, 500), (-12, -2)),
+        "loose_mount": Fault("low", (40, 800), (-13, -3)),
     }
 
     def __init__(self, rng: Generator) -> None:
@@ -110,10 +109,8 @@ class Pump(Machine):
         grid, rng = op.grid, op.rng
         shaft = op.shaft(self.hertz * (1 - 0.02 * op.load))
         swell = 1 + 0.15 * drift(grid, rng, 0.8)
-        pipe = 0.2 + np.abs(response(self.pipe, grid))
-        flow = (
-            to_spectrum(white(grid, rng) * swell) * slope(grid, self.corner * (0.7 + 0.6 * op.load), self.fall) * pipe
-        )
+        path = slope(grid, self.corner * (0.7 + 0.6 * op.load), self.fall) * (0.2 + np.abs(response(self.pipe, grid)))
+        flow = to_spectrum(white(grid, rng) * swell) * path
         vane = tones(shaft, self.amplitudes, self.angles, grid)
         tonal = to_spectrum(vane) * (0.2 + response(self.pipe, grid))
         tonal *= self.tonality * (0.5 + op.load) * rms(flow, grid) / rms(tonal, grid)
@@ -146,9 +143,9 @@ class Gearbox(Machine):
 
     faults: ClassVar[dict[str, Fault]] = {
         "tooth_defect": Fault("high", (1500, 7500), (-10, 0)),
-        "bearing_defect": Fault("high", (2500, 7000), (-16, -6)),
+        "bearing_defect": Fault("high", (2500, 7000), (-15, -5)),
         "eccentricity": Fault("low", (100, 1500), (-11, -1)),
-        "imbalance": Fault("low", (20, 300), (-8, 2)),
+        "imbalance": Fault("low", (20, 300), (-6, 4)),
     }
 
     def __init__(self, rng: Generator) -> None:
@@ -160,7 +157,7 @@ class Gearbox(Machine):
         self.case = Body.draw(rng, 9, 200, 6500, (6, 30))
         self.corner, self.fall = rng.uniform(300, 1200), rng.uniform(-8, -5)
         self.tonality = rng.uniform(0.5, 1.2)
-        self.bearing, self.order = Body.draw(rng, 3, 2800, 6500, (12, 30)), rng.uniform(3.0, 5.4)
+        self.bearing, self.order = Body.draw(rng, 3, 2800, 6500, (12, 30)), rng.uniform(3.8, 5.8)
 
     def sound(self, op: Operation) -> Spectrum:
         grid, rng = op.grid, op.rng
@@ -171,11 +168,8 @@ class Gearbox(Machine):
         fast = tones(shaft, np.ones(1), rng.uniform(size=1), grid)
         meshing = mesh * (1 + self.depth[0] * slow) * (1 + self.depth[1] * fast)
         case = response(self.case, grid)
-        noise = (
-            to_spectrum(white(grid, rng) * (1 + 0.2 * slow))
-            * slope(grid, self.corner, self.fall)
-            * (0.3 + np.abs(case))
-        )
+        oil = to_spectrum(white(grid, rng) * (1 + 0.2 * slow))
+        noise = oil * slope(grid, self.corner, self.fall) * (0.3 + np.abs(case))
         tonal = to_spectrum(meshing) * (0.3 + case)
         tonal *= self.tonality * (0.5 + op.load) * rms(noise, grid) / rms(tonal, grid)
         healthy = noise + tonal
@@ -199,10 +193,10 @@ class ToyCar(Machine):
     """A toy car on its track: commutator whine of a small motor, plastic gears, rolling wheels."""
 
     faults: ClassVar[dict[str, Fault]] = {
-        "bent_shaft": Fault("low", (80, 1500), (-9, 1)),
-        "deformed_wheel": Fault("low", (60, 600), (-10, 0)),
-        "tooth_defect": Fault("high", (1500, 7500), (-10, 0)),
-        "brush_wear": Fault("high", (2500, 7500), (-15, -5)),
+        "bent_shaft": Fault("low", (80, 1500), (-7, 3)),
+        "deformed_wheel": Fault("low", (60, 600), (-8, 2)),
+        "tooth_defect": Fault("high", (1500, 7500), (-9, 1)),
+        "brush_wear": Fault("high", (2500, 7500), (-14, -4)),
     }
 
     def __init__(self, rng: Generator) -> None:
@@ -239,10 +233,9 @@ class ToyCar(Machine):
             faulty = to_spectrum(sway) * band(grid, 80, 1000) * (0.3 + shell)
         elif op.fault == "deformed_wheel":  # a flat spot thumps on the track
             faulty = to_spectrum(white(grid, rng) * pulses(grid, times, 1.0, 0.002, 0.012)) * band(grid, 90, 450)
-        elif op.fault == "tooth_defect":
-            faulty = (
-                to_spectrum(impulses(grid, times, rng.lognormal(0, 0.3, len(times)))) * shell * band(grid, 1500, 7000)
-            )
+        elif op.fault == "tooth_defect":  # a chipped tooth on the axle's gear
+            hits = impulses(grid, times, rng.lognormal(0, 0.3, len(times)))
+            faulty = to_spectrum(hits) * shell * band(grid, 1500, 7000)
         else:  # worn brushes spark at the commutator, in fits
             fits = np.maximum(drift(grid, rng, 0.3), 0)
             sparks = pulses(grid, passages(motor, 3, grid), 1.0, 0.0001, 0.0006)

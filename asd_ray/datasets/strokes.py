@@ -34,7 +34,7 @@ from asd_ray.datasets.mechanics import Fault, Machine, Operation, completed
 
 
 class Slider(Machine):
-    """A slide rail on a ball screw: strokes to and fro, rolling noise and motor whine with the speed, end thumps."""
+    """A belt-driven slide rail: strokes to and fro, rolling noise and motor whine with the speed, end thumps."""
 
     faults: ClassVar[dict[str, Fault]] = {
         "rail_damage": Fault("high", (1500, 7500), (-8, 2)),
@@ -83,9 +83,8 @@ class Slider(Machine):
         scale = rms(to_spectrum(ground * usual) * path, grid)
         motor = turn(grid, rng, self.whine * op.speed * speed)
         whine = to_spectrum(tones(motor, self.amplitudes, self.angles, grid) * np.sqrt(speed)) * (0.3 + frame)
-        whine *= (
-            self.tonality * (0.7 + 0.6 * op.load) * scale * math.sqrt(speed.mean() / usual.mean()) / rms(whine, grid)
-        )
+        whine *= self.tonality * (0.7 + 0.6 * op.load) * scale / rms(whine, grid)
+        whine *= math.sqrt(speed.mean() / usual.mean())
         stop = slope(grid, 300, -9) * frame
         thump = to_spectrum(impulses(grid, ends, rng.lognormal(0, 0.2, len(ends)) * made[1:])) * stop
         thump *= self.thump * (0.5 + op.load) * scale / rms(stop, grid) / math.sqrt(2 * grid.seconds / self.period)

@@ -302,7 +302,7 @@ def _is_whole(path: Path) -> bool:
 def _claim(root: Path, config: SyntheticConfig, layout: str) -> None:
     """Marks a new folder as this set's, and refuses one that holds anything else."""
     mark = root / "synthetic.json"
-    ours = {"generator": GENERATOR, "layout": layout, "config": config.model_dump(mode="json")}
+    ours = {"generator": GENERATOR, "layout": layout, **config.model_dump(mode="json")}
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         try:
             write_text(mark, json.dumps(ours, indent=2) + "\n")
@@ -311,13 +311,13 @@ def _claim(root: Path, config: SyntheticConfig, layout: str) -> None:
         return
     try:
         theirs = json.loads(mark.read_text(encoding="utf-8"))
-        different = [key for key in ours if theirs.get(key) != ours[key]]
-    except (OSError, ValueError, AttributeError):
+        different = [key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)]
+    except (OSError, ValueError, TypeError, AttributeError):
         raise AsdRayError(
             f"{root}: is no empty folder and no synthetic set either (no readable synthetic.json); choose another one."
         ) from None
     if different:
-        found = "; ".join(f"{key} {theirs.get(key)}, expected {ours[key]}" for key in different)
+        found = ", ".join(f"{key} {theirs.get(key)} instead of {ours.get(key)}" for key in different)
         raise AsdRayError(f"{root}: holds another synthetic set ({found}); choose another folder or delete this one.")
 
 

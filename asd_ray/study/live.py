@@ -73,7 +73,15 @@ class StudyView:
         log.addHandler(warnings)
         try:
             if self.console.is_terminal:
-                with Live(get_renderable=self._picture, console=self.console, refresh_per_second=2, transient=True):
+                # What others write to Python's streams belongs in the log file, not above the picture.
+                with Live(
+                    get_renderable=self._picture,
+                    console=self.console,
+                    refresh_per_second=2,
+                    transient=True,
+                    redirect_stdout=False,
+                    redirect_stderr=False,
+                ):
                     yield self
             else:
                 yield self

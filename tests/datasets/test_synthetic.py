@@ -288,7 +288,10 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("update", "layout", "message"),
-    [({"seed": 5}, "dcase2020", "config.*'seed': 0"), ({}, "dcase2022", "layout dcase2020, expected dcase2022")],
+    [
+        ({"seed": 5, "ids": 2}, "dcase2020", r"\(ids 1 instead of 2, seed 0 instead of 5\)"),
+        ({}, "dcase2022", "layout dcase2020 instead of dcase2022"),
+    ],
 )
 def test_another_set_in_the_folder_is_refused(tmp_path, update, layout, message):
     synthesise(tmp_path, SMALL)
@@ -302,16 +305,16 @@ def test_another_generator_is_refused(tmp_path):
     synthesise(tmp_path, SMALL)
     mark = tmp_path / "synthetic.json"
     mark.write_text(json.dumps(json.loads(mark.read_text()) | {"generator": 0}))
-    with pytest.raises(AsdRayError, match=f"generator 0, expected {synthetic.GENERATOR}"):
+    with pytest.raises(AsdRayError, match=f"generator 0 instead of {synthetic.GENERATOR}"):
         synthesise(tmp_path, SMALL)
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "synthetic.json"])
-def test_a_folder_of_something_else_is_left_alone(tmp_path, name):
-    (tmp_path / name).write_text("not a mark")
+@pytest.mark.parametrize(("name", "text"), [("notes.txt", "x"), ("synthetic.json", "x"), ("synthetic.json", "[1]")])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
     with pytest.raises(AsdRayError, match=r"no synthetic set.*synthetic\.json"):
         synthesise(tmp_path, SMALL)
-    assert content(tmp_path) == {name: b"not a mark"}
+    assert content(tmp_path) == {name: text.encode()}
 
 
 def test_a_root_that_is_a_file_is_refused(tmp_path):
