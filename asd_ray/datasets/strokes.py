@@ -37,9 +37,9 @@ class Slider(Machine):
     """A belt-driven slide rail: strokes to and fro, rolling noise and motor whine with the speed, end thumps."""
 
     faults: ClassVar[dict[str, Fault]] = {
-        "rail_damage": Fault("high", (1500, 7500), (-8, 2)),
-        "dry_rail": Fault("high", (1500, 7500), (-21, -11)),
-        "loose_belt": Fault("low", (60, 700), (-14, -4)),
+        "rail_damage": Fault("high", (1500, 7500), (-10, 0)),
+        "dry_rail": Fault("high", (1500, 7500), (-23, -13)),
+        "loose_belt": Fault("low", (60, 700), (-16, -6)),
         "missing_stroke": Fault("low", (60, 7500), (0, 0)),
     }
 
@@ -72,7 +72,7 @@ class Slider(Machine):
         healthy_strokes = np.ones(len(ends) + 1)
         made = healthy_strokes
         if op.fault == "missing_stroke":  # the carriage sticks, and creeps instead
-            made = np.maximum(completed(op, len(made), 0.05 + 0.3 * op.severity), faults.uniform(0, 0.3, len(made)))
+            made = np.maximum(completed(op, len(made), 0.05 + 0.2 * op.severity), faults.uniform(0, 0.3, len(made)))
         speed = self.velocity(stroke, made)
         frame = response(self.frame, grid)
         path = slope(grid, self.corner, self.fall) * (0.3 + np.abs(frame))
@@ -110,9 +110,9 @@ class Valve(Machine):
     """A solenoid valve: clicks on opening and closing, flow while it is open, hum while it is energised."""
 
     faults: ClassVar[dict[str, Fault]] = {
-        "leak": Fault("high", (2500, 7500), (-29, -19)),
-        "dirt": Fault("high", (1500, 7500), (-11, -1)),
-        "chatter": Fault("low", (150, 1500), (-12, -2)),
+        "leak": Fault("high", (2500, 7500), (-30, -20)),
+        "dirt": Fault("high", (1500, 7500), (-12, -2)),
+        "chatter": Fault("low", (150, 1500), (-13, -3)),
         "missing_stroke": Fault("low", (150, 7500), (0, 0)),
     }
 

@@ -129,8 +129,14 @@ def machine_table(results: pd.DataFrame, baselines: pd.DataFrame, best: int | No
 
 
 def with_clips(machines: pd.DataFrame, split: str) -> pd.DataFrame:
-    """The rows of :func:`machine_table` that have clips in a split."""
-    return machines[machines[f"{split}_n_normal"] + machines[f"{split}_n_anomaly"] > 0]
+    """The rows of :func:`machine_table` that belong to a split.
+
+    All rows, with or without clips, where both splits are dealt from the same IDs; where they hold different IDs
+    (DCASE 2020's development and evaluation parts) only the rows with clips.
+    """
+    there = {name: machines[f"{name}_n_normal"] + machines[f"{name}_n_anomaly"] > 0 for name in metrics.SPLITS}
+    shared = (machines["kind"] == "id") & there["select"] & there["holdout"]
+    return machines if shared.any() else machines[there[split]]
 
 
 def without_clips(machines: pd.DataFrame, split: str) -> list[str]:

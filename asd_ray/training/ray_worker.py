@@ -115,6 +115,7 @@ def train_with_ray(
             name=name,
             storage_path=storage,
             callbacks=list(callbacks),
+            worker_runtime_env={"env_vars": {"ASD_RAY_RUN": name}},  # names the workers on their dashboard pages
             failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),

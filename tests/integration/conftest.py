@@ -37,6 +37,12 @@ def cluster() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def dashboard(cluster: str) -> str:
+    """The dashboard's address of that Ray."""
+    return "http://127.0.0.1:8299"
+
+
+@pytest.fixture(scope="session")
 def run() -> Run:
     """Runs ``asd-ray`` with arguments; the test fails if the exit code is not the one expected."""
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import requests
 import yaml
 from sklearn.metrics import roc_auc_score
 
@@ -126,6 +127,15 @@ def test_the_detector_embeds_as_the_trial_did(finished: Path) -> None:
     assert detector.train.embedding.shape[0] == 24
     again = scoring.score("knn", detector.train, detector.train, 1)
     assert np.allclose(again, 0, atol=1e-5), stable_hash("each training clip is its own nearest neighbour")
+
+
+def test_the_dashboard_shows_the_studys_and_the_trials_names(finished: Path, dashboard: str) -> None:
+    jobs = requests.get(f"{dashboard}/api/jobs/", timeout=60).json()
+    assert "small" in [job["metadata"].get("study") for job in jobs]
+    answer = requests.get(f"{dashboard}/api/v0/actors", params={"detail": "true", "limit": 1000}, timeout=60).json()
+    names = {actor["repr_name"] for actor in answer["data"]["result"]["result"]}
+    print(names)
+    assert {"small-trial-00000", "small-trial-00001"} <= names
 
 
 def test_checkpoints_of_finished_trials_are_gone(finished: Path) -> None:
