@@ -105,7 +105,7 @@ def test_class_names_are_ordered_and_of_training_clips_only() -> None:
         Clip("d", "fan", "00", "train", "normal"),
         Clip("e", "pump", "00", "test", "anomaly"),
     ]
-    assert class_names(clips) == ["fan_00", "fan_02", "valve_00"]
+    assert class_names(clips) == ["fan/00", "fan/02", "valve/00"]
 
 
 def test_seconds_need_a_header() -> None:

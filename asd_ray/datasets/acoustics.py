@@ -97,7 +97,7 @@ def tones(phase: Phase, amplitudes: Real, angles: Real, grid: Grid) -> Signal:
     """
     fastest = float(np.max(np.diff(phase[::32]))) / 32
     kept = min(len(amplitudes), int(0.48 / max(fastest, 1e-9)))
-    if kept <= 4:
+    if kept <= 4:  # a few cosines are faster than a table
         angle = np.float32(2 * np.pi) * turned(phase)
         pairs = zip(amplitudes[:kept], angles[:kept], strict=True)
         waves = (np.float32(a) * np.cos(k * angle + np.float32(2 * np.pi * b)) for k, (a, b) in enumerate(pairs, 1))
@@ -182,8 +182,8 @@ def lowpass(grid: Grid, corner: float) -> Spectrum:
 
 def slope(grid: Grid, corner: float, db_per_octave: float) -> Signal:
     """(F,) magnitude that is flat below ``corner`` in Hz and falls (negative) or rises above it."""
-    f = frequency(grid)
-    return ((1 + (f / corner) ** 2) ** (db_per_octave / 12.04)).astype(np.float32)
+    square_gains = 20 * math.log10(4)  # what the square of f gains in dB when f doubles
+    return ((1 + (frequency(grid) / corner) ** 2) ** (db_per_octave / square_gains)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def response(body: Body, grid: Grid) -> Spectrum:
 def room(seed: int, seconds: float, level: float, grid: Grid) -> Spectrum:
     """(F,) direct sound and a diffuse tail with ``level`` times its amplitude, ``seconds`` to fall by 60 dB."""
     length = min(grid.samples, max(2, int(seconds * grid.rate)))
-    tail = np.random.default_rng(seed).standard_normal(length) * np.exp(-6.91 * np.arange(length) / length)
+    tail = np.random.default_rng(seed).standard_normal(length) * 1000.0 ** -(np.arange(length) / length)
     tail *= level / math.sqrt(np.sum(tail**2))
     tail[0] = 1.0
     return scipy.fft.rfft(tail.astype(np.float32), grid.samples)

@@ -33,10 +33,10 @@ class Fan(Machine):
     """An industrial fan: blade-passing tones, turbulence that the blades modulate, motor hum."""
 
     faults: ClassVar[dict[str, Fault]] = {
-        "imbalance": Fault("low", (30, 500), (-14.5, -4.5)),
-        "clogging": Fault("low", (60, 600), (-12.5, -2.5)),
-        "bearing_defect": Fault("high", (2500, 7000), (-16.5, -6.5)),
-        "blade_rub": Fault("high", (2000, 7500), (-12.5, -2.5)),
+        "imbalance": Fault("low", (30, 500), (-13.5, -3.5)),
+        "clogging": Fault("low", (60, 600), (-11.5, -1.5)),
+        "bearing_defect": Fault("high", (2500, 7000), (-15.5, -5.5)),
+        "blade_rub": Fault("high", (2000, 7500), (-11.5, -1.5)),
     }
 
     def __init__(self, rng: Generator) -> None:
@@ -86,10 +86,10 @@ class Pump(Machine):
     """A centrifugal water pump: vane-passing tones, flow noise, motor hum, slow pulsation of the pipe."""
 
     faults: ClassVar[dict[str, Fault]] = {
-        "cavitation": Fault("high", (2500, 7500), (-17.5, -7.5)),
-        "leak": Fault("high", (3500, 7500), (-15.5, -5.5)),
-        "clogging": Fault("low", (40, 500), (-13.5, -3.5)),
-        "loose_mount": Fault("low", (40, 800), (-14.5, -4.5)),
+        "cavitation": Fault("high", (2500, 7500), (-17, -7)),
+        "leak": Fault("high", (3500, 7500), (-15, -5)),
+        "clogging": Fault("low", (40, 500), (-13, -3)),
+        "loose_mount": Fault("low", (40, 800), (-14, -4)),
     }
 
     def __init__(self, rng: Generator) -> None:

@@ -37,9 +37,9 @@ class Slider(Machine):
     """A belt-driven slide rail: strokes to and fro, rolling noise and motor whine with the speed, end thumps."""
 
     faults: ClassVar[dict[str, Fault]] = {
-        "rail_damage": Fault("high", (1500, 7500), (-10, 0)),
-        "dry_rail": Fault("high", (1500, 7500), (-23, -13)),
-        "loose_belt": Fault("low", (60, 700), (-16, -6)),
+        "rail_damage": Fault("high", (1500, 7500), (-9, 1)),
+        "dry_rail": Fault("high", (1500, 7500), (-22, -12)),
+        "loose_belt": Fault("low", (60, 700), (-15, -5)),
         "missing_stroke": Fault("low", (60, 7500), (0, 0)),
     }
 

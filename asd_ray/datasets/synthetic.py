@@ -27,7 +27,7 @@ from asd_ray.datasets.acoustics import Grid, Spectrum, factory, lowpass, microph
 from asd_ray.datasets.machines import MACHINES
 from asd_ray.datasets.mechanics import Machine, Operation
 from asd_ray.errors import AsdRayError
-from asd_ray.files import write_atomically, write_text
+from asd_ray.files import write_atomically
 
 GENERATOR = 1
 """Version of the sounds: raised whenever a recording of the same name would sound different."""
@@ -145,7 +145,8 @@ def _stratum(
     """The recordings of one ID, split, label and domain. A target domain turns faster, under more load."""
     rng = np.random.default_rng(stable_hash("stratum", config.seed, layout, machine, name, split, label, domain))
     faults = MACHINES[machine].faults
-    kinds = [list(faults)[index % len(faults)] if label == "anomaly" else "" for index in range(count)]
+    first = config.test_anomaly - count  # the target domain's kinds go on where the source's end
+    kinds = [list(faults)[(first + index) % len(faults)] if label == "anomaly" else "" for index in range(count)]
     design = qmc.LatinHypercube(5, rng=rng).random(count).tolist()
     (slowest, fastest), (idle, full) = OPERATION[domain]
     for index, (kind, (level, snr, speed, load, severity)) in enumerate(zip(kinds, design, strict=True)):
@@ -206,7 +207,7 @@ def render(recording: Recording, sample_rate: int = SAMPLE_RATE, seconds: float 
     place = stable_hash("place", recording.individual, recording.domain == "target")
     machine = _machine(recording.machine, recording.individual).sound(operation)
     noise = _background(recording.machine, place, grid, rng)
-    # Without infrasound, which no microphone hears.
+    # From 60 Hz on: what lies below is strong in a hall, but no microphone hears it.
     noise *= rms(machine, grid, 60) / rms(noise, grid, 60) / 10 ** (recording.snr_db / 20)
     heard = (machine * room(place, 0.35, 0.5, grid) + noise) * reflection(grid, rng) * microphone(place, grid)
     signal = to_signal(heard, grid).astype(np.float64)
@@ -235,11 +236,14 @@ def write(root: Path, recording: Recording, sample_rate: int = SAMPLE_RATE, seco
     """
     buffer = io.BytesIO()
     soundfile.write(buffer, render(recording, sample_rate, seconds), sample_rate, subtype="PCM_16", format="WAV")
-    path = Path(root) / recording.path
+    _put(Path(root) / recording.path, buffer.getvalue())
+
+
+def _put(path: Path, content: bytes) -> None:
     try:
-        write_atomically(path, lambda beside: Path(beside).write_bytes(buffer.getvalue()))
+        write_atomically(path, lambda beside: Path(beside).write_bytes(content))
     except OSError as error:
-        raise AsdRayError(f"{path}: cannot write this recording ({error.strerror}); is the folder writable?") from None
+        raise AsdRayError(f"{path}: cannot be written ({error.strerror}); make the folder writable.") from None
 
 
 def _write_chunk(chunk: Chunk, root: Path, sample_rate: int, seconds: float) -> int:
@@ -281,9 +285,8 @@ def synthesise(
         done += written
         if progress:
             progress(done, len(recordings))
-    _write_csv(
-        root / "faults.csv", FAULT_COLUMNS, ([getattr(r, c) for c in FAULT_COLUMNS] for r in recordings if r.fault)
-    )
+    faulty = (recording for recording in recordings if recording.fault)
+    _write_csv(root / "faults.csv", FAULT_COLUMNS, ([getattr(r, name) for name in FAULT_COLUMNS] for r in faulty))
     if layout == "dcase2022":
         for (machine, name), members in groupby(recordings, lambda recording: (recording.machine, recording.id)):
             rows = [[r.path, *Path(r.path).stem.split("_")[6:]] for r in members]
@@ -304,10 +307,7 @@ def _claim(root: Path, config: SyntheticConfig, layout: str) -> None:
     mark = root / "synthetic.json"
     ours = {"generator": GENERATOR, "layout": layout, **config.model_dump(mode="json")}
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        try:
-            write_text(mark, json.dumps(ours, indent=2) + "\n")
-        except OSError as error:
-            raise AsdRayError(f"{root}: cannot make the synthetic set here ({error.strerror}).") from None
+        _put(mark, (json.dumps(ours, indent=2) + "\n").encode())
         return
     try:
         theirs = json.loads(mark.read_text(encoding="utf-8"))
@@ -326,4 +326,4 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    _put(path, text.getvalue().encode())
