@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -155,9 +156,11 @@ def report_command(folder: StudyDir) -> None:
 
 
 def _run(study: Any, out: Path | None, address: str | None, as_json: bool) -> None:
+    from asd_ray.study.live import format_seconds
     from asd_ray.study.report import terminal_table
     from asd_ray.study.run import run_study
 
+    started = time.monotonic()
     outcome = run_study(study, out or Path("runs") / study.name, address)
     if as_json:
         typer.echo(json.dumps(outcome.as_dict()))
@@ -165,6 +168,7 @@ def _run(study: Any, out: Path | None, address: str | None, as_json: bool) -> No
         typer.echo(terminal_table(outcome.folder))
         typer.echo(f"study folder: {outcome.folder}")
         typer.echo(f"report:       {outcome.report}")
+        typer.echo(f"took:         {format_seconds(time.monotonic() - started)}")
     if outcome.best is None:
         raise AsdRayError(f"no trial of {study.name} completed; the reasons are in {outcome.folder}/summary.md.")
 

@@ -40,7 +40,7 @@ class TrialRecord:
         status: ``complete``, ``pruned`` or ``failed``.
         objective: on the select split; None unless complete.
         epochs: that were trained.
-        duration_s: from the trial's start to its end, restarts included.
+        duration_s: from the start of the run that ended it to its end; what ran before an interruption is not in it.
         samples_per_s: mean over training epochs, augmented or not, all workers together.
         reason: why it failed, else empty.
         results: rows of ``results.parquet``.

@@ -30,7 +30,7 @@ LINE_SECONDS = 10.0  # a progress line at most this often where nothing is redra
 class RunningTrial:
     number: int
     values: dict[str, Scalar]
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
     stage: str = "starting"
     epoch: int = 0
     epochs: int = 0

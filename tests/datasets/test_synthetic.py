@@ -21,6 +21,7 @@ from sklearn.metrics import roc_auc_score
 
 from asd_ray.config import SyntheticConfig
 from asd_ray.datasets import synthetic
+from asd_ray.datasets.acoustics import Grid, power, to_spectrum
 from asd_ray.datasets.layouts import scan
 from asd_ray.datasets.machines import MACHINES
 from asd_ray.datasets.synthetic import LEVEL_DB, Recording, plan, render, synthesise, write
@@ -153,6 +154,27 @@ def test_a_clip_has_its_level_whatever_its_fault(recording):
     assert signal.shape == (160000,)
     assert 20 * np.log10(np.sqrt(np.mean(signal.astype(float) ** 2))) == pytest.approx(recording.level_db, abs=0.01)
     assert np.abs(signal).max() < 1, "clipped"
+
+
+GOLDEN = {  # power in dB of full scale in 50-300, 300-1000, 1000-3000, 3000-7500 Hz of each machine's first faulty clip
+    "fan": (-40.1, -45.7, -46.2, -56.0),
+    "pump": (-44.1, -47.1, -45.5, -60.5),
+    "slider": (-44.1, -43.3, -44.3, -48.7),
+    "valve": (-52.9, -47.4, -44.4, -49.9),
+    "gearbox": (-50.0, -43.8, -45.0, -45.9),
+    "ToyCar": (-55.9, -43.5, -46.9, -49.2),
+}
+
+
+@pytest.mark.parametrize(
+    "recording", [r for r in EXAMPLES if r.path.endswith("anomaly_id_00_00000000.wav")], ids=lambda r: r.machine
+)
+def test_sounds_do_not_change_unnoticed(recording):
+    """Whoever changes a sound on purpose raises synthetic.GENERATOR, and these numbers."""
+    grid = Grid(16000, 160000)
+    spectrum = to_spectrum(render(recording))
+    bands = [power(spectrum, grid, *edges) for edges in ((50, 300), (300, 1000), (1000, 3000), (3000, 7500))]
+    np.testing.assert_allclose(10 * np.log10(bands), GOLDEN[recording.machine], atol=0.15)
 
 
 def test_a_clip_is_the_same_in_another_process():
