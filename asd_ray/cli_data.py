@@ -58,6 +58,7 @@ def synth(
     train: Annotated[int, typer.Option(help="Normal training clips of each ID.", min=1)] = 50,
     test_normal: Annotated[int, typer.Option(help="Normal test clips of each ID.", min=1)] = 25,
     test_anomaly: Annotated[int, typer.Option(help="Anomalous test clips of each ID.", min=1)] = 25,
+    snr_db: Annotated[float, typer.Option(help="Machine against factory background, in dB.")] = 6.0,
     seed: Annotated[int, typer.Option(help="Seed of the generator.", min=0)] = 0,
     layout: Annotated[SynthLayout, typer.Option(help="Names and folders like those of this set.")] = (
         SynthLayout.dcase2020
@@ -73,7 +74,13 @@ def synth(
 
     try:
         config = SyntheticConfig(
-            machines=machines, ids=ids, train=train, test_normal=test_normal, test_anomaly=test_anomaly, seed=seed
+            machines=machines,
+            ids=ids,
+            train=train,
+            test_normal=test_normal,
+            test_anomaly=test_anomaly,
+            snr_db=snr_db,
+            seed=seed,
         )
     except ValidationError as error:
         detail = error.errors()[0]

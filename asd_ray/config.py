@@ -22,7 +22,7 @@ class Section(BaseModel):
 
 
 class SyntheticConfig(Section):
-    machines: int = Field(3, ge=1, le=8)
+    machines: int = Field(3, ge=1, le=6)
     """Number of machine types, taken in the generator's order."""
     ids: int = Field(2, ge=1, le=7)
     """Individuals (IDs) of each machine type."""
@@ -32,6 +32,8 @@ class SyntheticConfig(Section):
     """Normal test clips of each ID."""
     test_anomaly: int = Field(12, ge=1)
     """Anomalous test clips of each ID."""
+    snr_db: float = Field(6.0, ge=-20, le=60)
+    """Machine against factory background in dB: the mean of the clips', which lie within 2 dB of it."""
     seed: int = Field(0, ge=0)
     """Seed of the generator; a study's own ``seed`` does not change its data."""
 

@@ -43,7 +43,6 @@ OPERATION = {  # range of speed relative to the nominal one, range of load, by d
     "target": ((1.08, 1.14), (0.6, 1.0)),
 }
 SEVERITY = (0.3, 1.0)
-SNR_DB = 6.0  # mean of the clips', which lie within 2 dB of it
 LEVEL_DB = (-42.0, -38.0)  # RMS of a clip in dB of full scale; the public sets' lie around -40
 LEAK_DB = -12.0  # a machine behind the wall, relative to the hall's own noise
 CHUNK = 16  # recordings per task
@@ -168,7 +167,7 @@ def _stratum(
             severity=round(SEVERITY[0] + (SEVERITY[1] - SEVERITY[0]) * severity, 3) if kind else 0.0,
             speed=round(speed, 4),
             load=round(load, 4),
-            snr_db=round(SNR_DB - 2 + 4 * snr, 2),
+            snr_db=round(config.snr_db - 2 + 4 * snr, 2),
             level_db=round(LEVEL_DB[0] + (LEVEL_DB[1] - LEVEL_DB[0]) * level, 2),
             individual=stable_hash("individual", config.seed, machine, name),
             seed=stable_hash("clip", config.seed, path),
@@ -292,6 +291,23 @@ def synthesise(
             rows = [[r.path, *Path(r.path).stem.split("_")[6:]] for r in members]
             _write_csv(root / machine / f"attributes_{name}.csv", ATTRIBUTE_COLUMNS, rows)
     return recordings
+
+
+def described(root: Path) -> tuple[SyntheticConfig, str] | None:
+    """The configuration and layout of the synthetic set in a folder, or None where there is no such set.
+
+    Raises:
+        AsdRayError: its ``synthetic.json`` is not one of this version.
+    """
+    mark = root / "synthetic.json"
+    try:
+        document = json.loads(mark.read_text(encoding="utf-8"))
+        layout = str(document.pop("layout"))
+        return SyntheticConfig.model_validate({key: document[key] for key in SyntheticConfig.model_fields}), layout
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AsdRayError(f"{mark}: does not describe a synthetic set ({error}); make the set again.") from None
 
 
 def _is_whole(path: Path) -> bool:

@@ -142,7 +142,7 @@ class Findings:
     def warnings(self) -> list[str]:
         """What a reader must know before quoting a number."""
         found = []
-        if self.study.get("data", {}).get("layout") == "synthetic":
+        if self.study.get("data", {}).get("layout") == "synthetic" or self.environment.get("synthetic_data"):
             found.append("Synthetic data: these numbers say nothing about real machines.")
         for split in ("holdout", "select"):
             found += self._undefined(split)

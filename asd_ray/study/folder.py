@@ -141,8 +141,8 @@ class StudyFolder:
             for path in sorted(self.path.glob("trials/*/trial.json"))
         }
 
-    def write_environment(self, features_hash: str, resources: Mapping[str, float]) -> None:
-        """``env.json``: versions, hardware, git revision, hash of the features."""
+    def write_environment(self, features_hash: str, resources: Mapping[str, float], synthetic: bool) -> None:
+        """``env.json``: versions, hardware, git revision, hash of the features, whether the recordings are synthetic."""
         document = {
             "python": sys.version.split()[0],
             "platform": platform.platform(),
@@ -151,6 +151,7 @@ class StudyFolder:
             "ray_resources": {key: resources[key] for key in ("CPU", "GPU", "memory") if key in resources},
             "git_revision": _git_revision(),
             "features_hash": features_hash,
+            "synthetic_data": synthetic,
         }
         write_text(self.path / "env.json", json.dumps(document, indent=1))
 

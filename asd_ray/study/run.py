@@ -68,7 +68,9 @@ def _run_trials(study: StudyConfig, folder: StudyFolder, address: str | None, vi
         view.say(where)
         if not made:
             view.phase("making synthetic recordings")
-            synthetic.synthesise(root, study.data.synthetic, progress=view.progress, run=parallel)
+            there = synthetic.described(root) if study.data.root else None  # a set from `data synth` is taken as it is
+            config, layout = there or (study.data.synthetic, "dcase2020")
+            synthetic.synthesise(root, config, layout, progress=view.progress, run=parallel)
             clips = find_clips(study, root, view)
         inputs = prepare(study, folder, clips, root, view)
         view.concurrency = concurrency(study.resources)
@@ -95,12 +97,12 @@ def _run_trials(study: StudyConfig, folder: StudyFolder, address: str | None, vi
 
 
 def data_root(study: StudyConfig, folder: StudyFolder) -> tuple[Path, bool]:
-    """Where the study's recordings are, and whether they are there; only synthetic ones may still have to be made."""
+    """Where the study's recordings are, and whether they are there; synthetic ones may still have to be made, or some
+    of them after an interruption."""
     data = study.data
     root = Path(data.root).expanduser() if data.root else folder.path / "data"
-    if data.layout == "synthetic":
-        return root, data.root is not None and root.exists()
-    return root, True
+    foreign = root.is_dir() and any(root.iterdir()) and not (root / "synthetic.json").exists()
+    return root, data.layout != "synthetic" or foreign
 
 
 def find_clips(study: StudyConfig, root: Path, view: StudyView) -> list[Clip]:
@@ -131,7 +133,7 @@ def prepare(study: StudyConfig, folder: StudyFolder, clips: list[Clip], root: Pa
     manifest = build(
         clips, root, store, study.features, study.data.channel, skip_bad=study.data.skip_bad, progress=view.progress
     )
-    folder.write_environment(manifest.hash, ray.cluster_resources())
+    folder.write_environment(manifest.hash, ray.cluster_resources(), (root / "synthetic.json").exists())
     skipped = set(manifest.skipped)
     clips = [clip for clip in clips if clip.path not in skipped]
     splits = evaluation_splits(clips)

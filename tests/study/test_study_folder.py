@@ -75,9 +75,10 @@ def test_status_counts_what_ended_and_what_is_under_way(tmp_path: Path) -> None:
 def test_the_environment_names_versions_hardware_and_features(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path / "out")
     folder.open(study())
-    folder.write_environment("cafe", {"CPU": 2.0, "node:1": 1.0})
+    folder.write_environment("cafe", {"CPU": 2.0, "node:1": 1.0}, synthetic=True)
     document = json.loads((folder.path / "env.json").read_text())
     assert document["packages"]["torch"]
     assert document["packages"]["ray"]
     assert document["features_hash"] == "cafe"
+    assert document["synthetic_data"] is True
     assert document["ray_resources"] == {"CPU": 2.0}

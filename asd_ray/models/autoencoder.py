@@ -1,0 +1,49 @@
+"""The autoencoder of the DCASE 2020 Task 2 baseline (y-kawagu/dcase2020_task2_baseline).
+
+Legend: F mel bands, T frames, P = 5 consecutive frames.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+CONTEXT = 5  # P
+
+
+class Autoencoder(nn.Sequential):
+    """Vectors (N, P F) to themselves: four hidden layers of 128, a bottleneck of 8, four of 128; each with batch norm."""
+
+    def __init__(self, size: int, hidden: int = 128, bottleneck: int = 8) -> None:
+        sizes = [size, *[hidden] * 4, bottleneck, *[hidden] * 4]
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(hidden, size))
+
+
+def context_vectors(log_mel: Tensor) -> Tensor:
+    """(F, T) to (T - P + 1, P F): every P consecutive frames as one vector, frame after frame."""
+    return log_mel.unfold(1, CONTEXT, 1).permute(1, 2, 0).reshape(-1, CONTEXT * log_mel.shape[0])
+
+
+def fit(vectors: Tensor, epochs: int = 100, batch_size: int = 512, lr: float = 1e-3, seed: int = 0) -> Autoencoder:
+    """An autoencoder of (N, P F) vectors by mean squared error and Adam, in eval mode. Defaults are the baseline's."""
+    torch.manual_seed(seed)
+    network = Autoencoder(vectors.shape[1])
+    optimiser = torch.optim.Adam(network.parameters(), lr)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(vectors)).split(batch_size):
+            if len(batch) < 2:  # batch norm has no statistics of a single vector
+                continue
+            loss = (network(vectors[batch]) - vectors[batch]).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    return network.eval()
+
+
+@torch.no_grad()
+def anomaly_score(network: Autoencoder, vectors: Tensor) -> float:
+    """Mean squared error of the reconstruction over all vectors of a clip."""
+    return float((network(vectors) - vectors).square().mean())

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import torch
+
+from asd_ray.models.autoencoder import Autoencoder, anomaly_score, context_vectors, fit
+
+
+def test_the_architecture_is_the_baselines() -> None:
+    network = Autoencoder(640)
+    linear = [(layer.in_features, layer.out_features) for layer in network if isinstance(layer, torch.nn.Linear)]
+    hidden = [(128, 128)] * 3
+    assert linear == [(640, 128), *hidden, (128, 8), (8, 128), *hidden, (128, 640)]
+    assert sum(isinstance(layer, torch.nn.BatchNorm1d) for layer in network) == 9
+
+
+def test_ten_seconds_are_309_vectors_frame_after_frame() -> None:
+    log_mel = torch.arange(128 * 313).reshape(128, 313)
+    vectors = context_vectors(log_mel)
+    assert vectors.shape == (309, 640)
+    assert torch.equal(vectors[7], torch.cat([log_mel[:, frame] for frame in range(7, 12)]))
+
+
+def test_what_it_was_trained_on_is_reconstructed_better_than_what_it_was_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.randn(2, 20, generator=generator)
+    normal = torch.randn(600, 2, generator=generator) @ basis
+    network = fit(normal[:500], epochs=30, batch_size=50)
+    assert not network.training
+    other = torch.randn(100, 2, generator=generator) @ torch.randn(2, 20, generator=generator)
+    assert anomaly_score(network, normal[500:]) < 0.5 * anomaly_score(network, other)
+
+
+def test_the_seed_decides_everything() -> None:
+    vectors = torch.randn(65, 20, generator=torch.Generator().manual_seed(1))  # a last batch of one is left out
+    first, again = (fit(vectors, epochs=2, batch_size=32, seed=3) for _ in range(2))
+    assert anomaly_score(first, vectors) == anomaly_score(again, vectors)
