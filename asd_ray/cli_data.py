@@ -95,6 +95,40 @@ def synth(
 
 
 @data_app.command()
+def calibrate(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the sets, one for each seed.")],
+    machines: Annotated[int, typer.Option(help="Machine types.", min=1, max=6)] = 3,
+    ids: Annotated[int, typer.Option(help="Individuals (IDs) of each machine type.", min=1, max=7)] = 2,
+    seeds: Annotated[int, typer.Option(help="Generator seeds, from 0.", min=1)] = 3,
+    epochs: Annotated[int, typer.Option(help="Of the DCASE 2020 baseline's autoencoder; 0 leaves it out.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """How hard the synthetic machines are: the AUC of detectors that know nothing, little, and the faults."""
+    import pandas as pd
+    from tabulate import tabulate
+
+    from asd_ray.config import SyntheticConfig
+    from asd_ray.datasets import calibration
+    from asd_ray.study.cluster import local_tasks
+
+    tables = []
+    with local_tasks(1000) as run:
+        for seed in range(seeds):
+            config = SyntheticConfig(machines=machines, ids=ids, seed=seed)
+            folder = out / f"{machines}x{ids}-seed{seed}"
+            tables.append(calibration.summarise(calibration.measure(folder, config, epochs=epochs, run=run)))
+    together = pd.concat(tables, keys=range(seeds), names=["seed", "machine"]).groupby("machine", sort=False)
+    mean, spread = together.mean(), together.std().fillna(0.0)
+    if as_json:
+        typer.echo(json.dumps({"mean": mean.to_dict("index"), "std": spread.to_dict("index"), "seeds": seeds}))
+        return
+    rows = [[name, *(f"{mean[d][name]:.3f} ± {spread[d][name]:.3f}" for d in mean)] for name in mean.index]
+    typer.echo(tabulate(rows, headers=["AUC", *mean], tablefmt="github", disable_numparse=True))
+    for detector in mean:
+        typer.echo(f"{detector}: {calibration.DETECTORS[str(detector)]}")
+
+
+@data_app.command()
 def check(
     root: Annotated[Path, typer.Argument(metavar="DIR", help="The data set's folder.")],
     layout: Annotated[Layout | None, typer.Option(help="How its names are read; found out by default.")] = None,

@@ -19,6 +19,7 @@ COMMANDS = [
     ["quickstart"],
     ["data"],
     ["data", "synth"],
+    ["data", "calibrate"],
     ["data", "check"],
     ["data", "download"],
     ["features"],

@@ -30,11 +30,13 @@ from asd_ray.datasets.audio import read
 from asd_ray.datasets.machines import MACHINES
 from asd_ray.datasets.synthetic import CHUNK, SAMPLE_RATE, SECONDS, SEVERITY, Recording, Run, render, synthesise
 from asd_ray.features.log_mel import LogMel, level_db
+from asd_ray.models.autoencoder import anomaly_score, context_vectors, fit
 
 DETECTORS = {
     "level": "how loud the clip is",
     "level_distance": "how far its loudness is from the training clips' mean",
     "knn": "Euclidean distance to the nearest training clip of its ID in mean Log-Mel",
+    "autoencoder": "the baseline's of DCASE 2020 Task 2, one for each machine",
     "knn_described": "the same in what describe() hears, standardised by the training clips: rhythm too, and no level",
     "fault_aware": "linear discriminant analysis of its ID's healthy clips and of others with the fault in question",
 }
@@ -64,13 +66,19 @@ def describe(log_mel: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def measure(
-    root: Path, config: SyntheticConfig, layout: str = "dcase2020", lessons: int = 24, run: Run | None = None
+    root: Path,
+    config: SyntheticConfig,
+    layout: str = "dcase2020",
+    lessons: int = 24,
+    epochs: int = 0,
+    run: Run | None = None,
 ) -> pd.DataFrame:
     """The AUC of every detector on every ID and kind of fault of a set.
 
     Args:
         root: the set's folder; what is missing there is written first.
         lessons: further clips, healthy and of each kind of fault, that the fault-aware detector learns an ID from.
+        epochs: of the autoencoder; the baseline's are 100, and 0 leaves it out.
         run: ``(function, chunks) -> results in any order``, as :func:`~asd_ray.datasets.synthetic.synthesise` takes.
 
     Returns:
@@ -89,15 +97,13 @@ def measure(
     heard: dict[str, Heard] = {}
     for part in (run or map)(partial(_hear, root=Path(root)), chunks):
         heard |= part
-    rows = [row for key, members in by_id.items() for row in _rows(members, taught[key], heard)]
+    errors: dict[str, float] = {}
+    if epochs:
+        machines = [[r for r in recordings if r.machine == machine] for machine in {r.machine for r in recordings}]
+        for scores in (run or map)(partial(_autoencode, root=Path(root), epochs=epochs), machines):
+            errors |= scores
+    rows = [row for key, members in by_id.items() for row in _rows(members, taught[key], heard, errors)]
     return pd.DataFrame(rows, columns=["machine", "id", "fault", "band", "clips", "detector", "auc"])
-
-
-def calibrate(
-    root: Path, config: SyntheticConfig, layout: str = "dcase2020", lessons: int = 24, run: Run | None = None
-) -> pd.DataFrame:
-    """Machines x detectors: AUC as :func:`summarise` has it, of a set as :func:`measure` has it."""
-    return summarise(measure(root, config, layout, lessons, run))
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
@@ -109,7 +115,8 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     weighted = rows.assign(auc=rows.auc * rows.clips).groupby(["machine", "id", "detector"])[["auc", "clips"]].sum()
     per_id = (weighted.auc / weighted.clips).rename("auc").reset_index()
     table = per_id.pivot_table(index="machine", columns="detector", values="auc")
-    table = table.loc[[machine for machine in MACHINES if machine in table.index], list(DETECTORS)]
+    detectors = [detector for detector in DETECTORS if detector in table]
+    table = table.loc[[machine for machine in MACHINES if machine in table.index], detectors]
     table.loc["mean"] = table.mean()
     return table
 
@@ -142,7 +149,21 @@ def _hear(chunk: Sequence[Recording], root: Path) -> dict[str, Heard]:
     return heard
 
 
-def _rows(members: Sequence[Recording], lessons: Sequence[Recording], heard: dict[str, Heard]) -> Iterator[tuple]:
+def _autoencode(members: Sequence[Recording], root: Path, epochs: int) -> dict[str, float]:
+    """Path -> anomaly score of a machine's test clips by an autoencoder of its training clips."""
+    log_mel = LogMel(FeatureConfig(log="db"))
+
+    def vectors(recording: Recording) -> torch.Tensor:
+        waveform = read(root / recording.path, SAMPLE_RATE, SECONDS)
+        return context_vectors(log_mel(torch.from_numpy(waveform)[None])[0])
+
+    network = fit(torch.cat([vectors(r) for r in members if r.split == "train"]), epochs)
+    return {r.path: anomaly_score(network, vectors(r)) for r in members if r.split == "test"}
+
+
+def _rows(
+    members: Sequence[Recording], lessons: Sequence[Recording], heard: dict[str, Heard], errors: dict[str, float]
+) -> Iterator[tuple]:
     """The rows of one ID."""
     train = [recording for recording in members if recording.split == "train"]
     test = [recording for recording in members if recording.split == "test"]
@@ -156,6 +177,8 @@ def _rows(members: Sequence[Recording], lessons: Sequence[Recording], heard: dic
         "knn": cdist(*(np.stack([heard[r.path].mean for r in part]) for part in (test, train))).min(1),
         "knn_described": cdist(described / spread, usual / spread).min(1),
     }
+    if errors:
+        scores["autoencoder"] = np.array([errors[recording.path] for recording in test])
     for fault in sorted({recording.fault for recording in test if recording.fault}):
         known = [*train, *(lesson for lesson in lessons if lesson.fault in ("", fault))]
         detector = make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))

@@ -5,6 +5,8 @@ Legend: F mel bands, T frames, P = 5 consecutive frames.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -12,12 +14,12 @@ CONTEXT = 5  # P
 
 
 class Autoencoder(nn.Sequential):
-    """Vectors (N, P F) to themselves: four hidden layers of 128, a bottleneck of 8, four of 128; each with batch norm."""
+    """Vectors (N, P F) to themselves: four layers of 128, a bottleneck of 8, four of 128, each with batch norm."""
 
     def __init__(self, size: int, hidden: int = 128, bottleneck: int = 8) -> None:
         sizes = [size, *[hidden] * 4, bottleneck, *[hidden] * 4]
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        for inputs, outputs in itertools.pairwise(sizes):
             layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
         super().__init__(*layers, nn.Linear(hidden, size))
 

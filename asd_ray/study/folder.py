@@ -142,7 +142,7 @@ class StudyFolder:
         }
 
     def write_environment(self, features_hash: str, resources: Mapping[str, float], synthetic: bool) -> None:
-        """``env.json``: versions, hardware, git revision, hash of the features, whether the recordings are synthetic."""
+        """``env.json``: versions, hardware, git revision, hash of the features, and whether the data are synthetic."""
         document = {
             "python": sys.version.split()[0],
             "platform": platform.platform(),
