@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from asd_ray import __version__
 from asd_ray.cli_data import data_app, features_app
 from asd_ray.errors import AsdRayError
+from asd_ray.files import shown
 
 
 class Interrupted(AsdRayError):
@@ -152,7 +153,7 @@ def report_command(folder: StudyDir) -> None:
 
     study_folder = StudyFolder(folder)
     outcome = write_results(study_folder, study_folder.study())
-    typer.echo(f"report: {outcome.report}")
+    typer.echo(f"report: {shown(outcome.report)}")
 
 
 def _run(study: Any, out: Path | None, address: str | None, as_json: bool) -> None:
@@ -166,8 +167,8 @@ def _run(study: Any, out: Path | None, address: str | None, as_json: bool) -> No
         typer.echo(json.dumps(outcome.as_dict()))
     else:
         typer.echo(terminal_table(outcome.folder))
-        typer.echo(f"study folder: {outcome.folder}")
-        typer.echo(f"report:       {outcome.report}")
+        typer.echo(f"study folder: {shown(outcome.folder)}")
+        typer.echo(f"report:       {shown(outcome.report)}")
         typer.echo(f"took:         {format_seconds(time.monotonic() - started)}")
     if outcome.best is None:
         raise AsdRayError(f"no trial of {study.name} completed; the reasons are in {outcome.folder}/summary.md.")

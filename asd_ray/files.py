@@ -29,6 +29,12 @@ def write_atomically(path: Path, write: Callable[[str], object]) -> None:
         beside.unlink(missing_ok=True)
 
 
+def shown(path: Path) -> str:
+    """A path as a person would type it: relative to the working folder if it lies in there."""
+    path, here = path.resolve(), Path.cwd()
+    return os.fspath(path.relative_to(here)) if path.is_relative_to(here) else os.fspath(path)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically, in UTF-8."""
     write_atomically(path, lambda beside: Path(beside).write_text(text, encoding="utf-8"))

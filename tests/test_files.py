@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from asd_ray.errors import AsdRayError
-from asd_ray.files import write_atomically, write_text
+from asd_ray.files import shown, write_atomically, write_text
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -21,6 +21,12 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         write_atomically(path, broken)
     assert path.read_text() == "old"
     assert [file.name for file in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_path_is_shown_as_a_person_would_type_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shown(tmp_path / "runs" / "x") == shown(Path("runs/x")) == "runs/x"
+    assert shown(tmp_path.parent) == str(tmp_path.parent)
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:

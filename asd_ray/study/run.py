@@ -19,6 +19,7 @@ from asd_ray.errors import AsdRayError
 from asd_ray.features.build import build
 from asd_ray.features.read import materialise
 from asd_ray.features.store import read_manifest, settings_of
+from asd_ray.files import shown
 from asd_ray.methods.registry import check
 from asd_ray.study import tables
 from asd_ray.study.baselines import baseline_results
@@ -118,7 +119,7 @@ def find_clips(study: StudyConfig, root: Path, view: StudyView) -> list[Clip]:
         raise AsdRayError(f"{root}: has no test clips with a known label, so nothing can be evaluated.")
     if not any(clip.split == "train" for clip in clips):
         raise AsdRayError(f"{root}: has no training clips; a study needs recordings of normal operation to train on.")
-    view.say(f"{len(clips)} clips of {len({clip.machine for clip in clips})} machines in {root}")
+    view.say(f"{len(clips)} clips of {len({clip.machine for clip in clips})} machines in {shown(root)}")
     return clips
 
 
