@@ -162,7 +162,7 @@ def _run(study: Any, out: Path | None, address: str | None, as_json: bool) -> No
     from asd_ray.study.run import run_study
 
     started = time.monotonic()
-    outcome = run_study(study, out or Path("runs") / study.name, address)
+    outcome = run_study(study, out or Path("runs") / study.name, address, stdout=not as_json)
     if as_json:
         typer.echo(json.dumps(outcome.as_dict()))
     else:

@@ -226,7 +226,7 @@ def build(
     skip_bad = skip_bad or config.data.skip_bad
     clips = layouts.scan(data, kind, machines=machines or config.data.machines, skip_bad=skip_bad)
     with (
-        quiet_terminal(out / "logs" / "ray.log") as terminal,
+        quiet_terminal(out / "logs" / "ray.log", stdout=False) as terminal,
         ray_session(address, "features", ResourceConfig()),
         _bar("clips", Console(file=terminal)) as progress,
     ):
@@ -236,6 +236,8 @@ def build(
     else:
         shards = sum(map(len, manifest.shards.values()))
         typer.echo(f"{sum(manifest.counts.values())} clips in {shards} shards in {out}, hash {manifest.hash}")
+        for path in manifest.skipped:
+            typer.echo(f"left out, cannot be read: {path}")
 
 
 class _bar:

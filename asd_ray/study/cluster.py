@@ -103,8 +103,9 @@ def local_tasks(items: int) -> Iterator[Callable[[Any, Iterable[Any]], Iterator[
 
 
 @contextlib.contextmanager
-def quiet_terminal(log_file: Path) -> Iterator[IO[str]]:
-    """Sends all that this process and Ray's write to the terminal to a file; yields a stream that still reaches it.
+def quiet_terminal(log_file: Path, stdout: bool = True) -> Iterator[IO[str]]:
+    """Sends all that this process and Ray's write to the terminal to a file; yields a stream that still reaches it:
+    standard output, or standard error where standard output is kept for a script.
 
     Redirects the file descriptors, not only Python's streams, because much of Ray's output is written by its C++ core.
     """
@@ -112,7 +113,9 @@ def quiet_terminal(log_file: Path) -> Iterator[IO[str]]:
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
-    terminal = os.fdopen(os.dup(saved[0]), "w", buffering=1, encoding=sys.stdout.encoding or "utf-8", errors="replace")
+    terminal = os.fdopen(
+        os.dup(saved[0 if stdout else 1]), "w", buffering=1, encoding=sys.stdout.encoding or "utf-8", errors="replace"
+    )
     try:
         with log_file.open("ab", buffering=0) as sink:
             os.dup2(sink.fileno(), 1)

@@ -33,13 +33,14 @@ from asd_ray.study.trial import StudyInputs, run_trial, trial_seed
 log = logging.getLogger("asd_ray")
 
 
-def run_study(study: StudyConfig, out: Path, address: str | None = None) -> StudyOutcome:
+def run_study(study: StudyConfig, out: Path, address: str | None = None, stdout: bool = True) -> StudyOutcome:
     """Runs a study, or what is left of it, and writes its tables and report.
 
     Args:
         study: validated.
         out: the study folder.
         address: of the Ray to run on; None starts a local one and shuts it down.
+        stdout: show progress on standard output, else on standard error.
 
     Raises:
         AsdRayError: something that the user can put right; what is finished stays.
@@ -47,7 +48,7 @@ def run_study(study: StudyConfig, out: Path, address: str | None = None) -> Stud
     check(study)
     folder = StudyFolder(out)
     resumed = folder.open(study)
-    with quiet_terminal(folder.path / "logs" / "ray.log") as terminal:
+    with quiet_terminal(folder.path / "logs" / "ray.log", stdout) as terminal:
         view = StudyView(terminal, study.name, study.search.num_trials)
         with view.open(folder.path / "logs" / "study.log"):
             view.finished = list(folder.finished().values())

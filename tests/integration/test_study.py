@@ -146,7 +146,8 @@ def test_checkpoints_of_finished_trials_are_gone(finished: Path) -> None:
 def test_a_finished_study_runs_nothing_again_and_can_grow(finished: Path, cluster: str, run: Run) -> None:
     study = finished.parent / "study.yaml"
     before = {path: path.stat().st_mtime_ns for path in finished.glob("trials/*/trial.json")}
-    run("study", "run", study, "--out", finished)
+    again = run("study", "run", study, "--out", finished, "--json")
+    assert json.loads(again.stdout)["complete"] == 2
     grown = run("study", "run", study, "--out", finished, "--address", cluster, "--set", "search.num_trials=3")
     assert "2 of 3 trials ended in earlier runs" in grown.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
