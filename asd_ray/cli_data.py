@@ -180,6 +180,9 @@ def download(
         str | None,
         typer.Option(help="A mirror that has the files as URL/<record>/<file>.", envvar="ASD_RAY_BASE_URL"),
     ] = None,
+    connections: Annotated[
+        int, typer.Option(help="Parallel connections; Zenodo limits the rate of each.", min=1, max=64)
+    ] = 8,
 ) -> None:
     """Fetch a public data set: resumes, verifies, unpacks, attaches the evaluation set's published labels."""
     from asd_ray.datasets.download import Progress as Downloaded
@@ -193,7 +196,7 @@ def download(
         def show(progress: Downloaded) -> None:
             status.update(progress_line(progress))
 
-        folders = fetch(name.value, root, machines, chosen, base_url=base_url, progress=show)
+        folders = fetch(name.value, root, machines, chosen, base_url=base_url, progress=show, connections=connections)
     typer.echo(f"{name.value} is in {root}: {', '.join(str(folder.name) for folder in folders)}")
 
 
