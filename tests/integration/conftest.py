@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -23,23 +27,55 @@ def environment() -> dict[str, str]:
     return {**kept, "PATH": f"{BIN}{os.pathsep}{kept['PATH']}", "COLUMNS": "120", "RAY_AUTH_MODE": "disabled"}
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running Ray: its address for drivers, and its dashboard's."""
+
+    address: str
+    dashboard: str
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[str]:
-    """The address of a Ray with two cores, its files in a folder of its own."""
+def head() -> Iterator[Head]:
+    """A Ray with two cores of its own, beside any other on this machine and without touching it."""
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # a socket's path must stay short
-    port = "6399"
-    start = ["ray", "start", "--head", f"--port={port}", "--num-cpus=2", f"--temp-dir={folder}"]
-    options = ["--include-dashboard=true", "--dashboard-port=8299", "--disable-usage-stats"]
-    subprocess.run([*start, *options], env=environment(), check=True, timeout=SECONDS, stdout=subprocess.DEVNULL)
-    yield f"127.0.0.1:{port}"
-    subprocess.run(["ray", "stop", "--force"], env=environment(), check=False, timeout=SECONDS, capture_output=True)
+    port, dashboard = free_port(), free_port()
+    command = ["ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2", f"--temp-dir={folder}"]
+    command += ["--include-dashboard=true", f"--dashboard-port={dashboard}", "--disable-usage-stats"]
+    with subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "Ray runtime started" in line:
+                break
+        assert process.poll() is None, "".join(lines)
+        threading.Thread(target=process.stdout.read, daemon=True).start()  # a full pipe would stop it
+        yield Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}")
+        processes = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        process.wait(SECONDS)
+    for left in psutil.wait_procs(processes, timeout=30)[1]:
+        left.kill()
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def dashboard(cluster: str) -> str:
-    """The dashboard's address of that Ray."""
-    return "http://127.0.0.1:8299"
+def cluster(head: Head) -> str:
+    return head.address
+
+
+@pytest.fixture(scope="session")
+def dashboard(head: Head) -> str:
+    return head.dashboard
 
 
 @pytest.fixture(scope="session")
