@@ -43,6 +43,7 @@ def ray_session(address: str | None, name: str, resources: ResourceConfig) -> It
         "log_to_driver": True,
     }
     if address is None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unless the user asks for it
         # A trial's workers must fit: on a machine with fewer cores they share them, slower but right.
         options |= {"num_cpus": max(os.cpu_count() or 1, round(needed)), "include_dashboard": True}
     try:

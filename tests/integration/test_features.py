@@ -29,6 +29,7 @@ FEATURES = FeatureConfig(seconds=0.5, n_mels=16)
 def connected(cluster: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(address=cluster, namespace="test", log_to_driver=False)
         yield
         ray.shutdown()
