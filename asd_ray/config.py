@@ -267,7 +267,13 @@ class SearchConfig(Section):
     warm_start: list[dict[str, Scalar]] = []
     """Points to try right after the study file's own values."""
     seeds: int = Field(1, ge=1)
-    """Seeds that a configuration is run with."""
+    """Seeds that the best configurations are run with. Repeats are not built yet: 1."""
+
+    @model_validator(mode="after")
+    def _no_repeats_yet(self) -> SearchConfig:
+        if self.seeds > 1:
+            raise ValueError(f"seeds must be 1, this version cannot repeat trials yet, but got {self.seeds}")
+        return self
 
 
 class ResourceConfig(Section):
@@ -280,7 +286,8 @@ class ResourceConfig(Section):
     max_failures: int = Field(1, ge=0)
     """Times that a trial is started again after it lost a worker."""
     storage: str | None = None
-    """Folder for the trials' checkpoints; the study folder by default. On several nodes it must be shared."""
+    """Folder for checkpoints of trials with several workers; the study folder by default. On several nodes it must be
+    shared."""
 
 
 class StudyConfig(Section):

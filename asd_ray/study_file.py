@@ -140,7 +140,7 @@ def budget(study: StudyConfig) -> dict[str, int]:
 
 def _check_search(study: StudyConfig, source: str) -> None:
     """Every searched key exists, lies where a search may go, and accepts its whole range."""
-    searchable = ("method", "features", "evaluation")
+    searchable = ("method", "evaluation")  # not features: they are computed once, before the first trial
     for key, distribution in study.search.space.items():
         where = f"{source}: search.space: {key}"
         if key.split(".")[0] not in searchable:
