@@ -134,12 +134,15 @@ class StudyFolder:
             for path in sorted(self.path.glob("trials/*/values.json"))
         }
 
+    def record(self, number: int) -> TrialRecord | None:
+        """How a trial ended, or None while it has not."""
+        path = self.trial(number) / "trial.json"
+        return TrialRecord(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
     def finished(self) -> dict[int, TrialRecord]:
         """Number -> record of every trial that ended."""
-        return {
-            int(path.parent.name): TrialRecord(**json.loads(path.read_text(encoding="utf-8")))
-            for path in sorted(self.path.glob("trials/*/trial.json"))
-        }
+        numbers = sorted(int(path.parent.name) for path in self.path.glob("trials/*/trial.json"))
+        return {number: record for number in numbers if (record := self.record(number)) is not None}
 
     def write_environment(self, features_hash: str, resources: Mapping[str, float], synthetic: bool) -> None:
         """``env.json``: versions, hardware, git revision, hash of the features, and whether the data are synthetic."""

@@ -34,7 +34,7 @@ class StudyOutcome:
 
 def write_results(folder: StudyFolder, study: StudyConfig) -> StudyOutcome:
     """Writes the tables, the best trial's detector and submission, and the report, from the trials' records."""
-    records = [record for _, record in sorted(folder.finished().items())]
+    records = list(folder.finished().values())
     trials = pd.DataFrame([_row(record, study) for record in records])
     results = pd.DataFrame(
         [{"trial": record.trial, "seed": record.seed, **row} for record in records for row in record.results]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import time
 from pathlib import Path
@@ -29,8 +28,6 @@ from asd_ray.study.live import StudyView
 from asd_ray.study.results import StudyOutcome, write_results
 from asd_ray.study.search import StudySearch
 from asd_ray.study.trial import StudyInputs, run_trial, trial_seed
-
-log = logging.getLogger("asd_ray")
 
 
 def run_study(study: StudyConfig, out: Path, address: str | None = None, stdout: bool = True) -> StudyOutcome:
@@ -218,7 +215,7 @@ class StudyCallback(tune.Callback):
         self.view.trial_progress(trial.config["trial"], result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = self.folder.finished().get(trial.config["trial"])
+        record = self.folder.record(trial.config["trial"])
         if record is None:
             record = self._lost(trial, "the trial ended without a record; see its log")
         self.view.trial_finished(record)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -271,9 +271,3 @@ def embed(method: Method, features: Tensor, batch_size: int = 64) -> tuple[Tenso
         embeddings.append(embedding.float().cpu())
         logits.append(logit.float().cpu())
     return torch.cat(embeddings), torch.cat(logits)
-
-
-def trainable_parameters(stages: Sequence[Stage]) -> int:
-    """Number of distinct trainable parameters of all stages."""
-    unique = {id(p): p.numel() for stage in stages for p in stage.parameters() if p.requires_grad}
-    return sum(unique.values())
