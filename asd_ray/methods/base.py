@@ -1,22 +1,27 @@
 """What a method is to the training loop, which knows none by name.
 
-Legend: B batch, F mel bands, T frames, D embedding, C classes.
+Legend: B batch, F mel bands, T frames, S samples, D embedding, C classes.
 
 A method is a network with one or more stages that are trained one after the other. A stage is a module whose
 ``forward`` is one whole training step's loss, so that ``DistributedDataParallel`` can wrap it; all that a resumed run
 needs (queue, key encoder, memory bank) is in its parameters and buffers. After the last stage the method embeds clips.
+
+What methods get of a clip are columns of the feature store, by name, on the training device and as they are stored:
+``log_mel`` (B, F, T) fp16 raw Log-Mel features, ``waveform`` (B, S) int16 samples at full scale 32768.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from asd_ray.config import OptimiserConfig
+
+Inputs = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -47,15 +52,17 @@ class Stage(nn.Module, ABC):
 
     name: str
     optimiser: OptimiserConfig
+    corpus: tuple[str, ...] = ("train",)
+    """Splits of the feature store that it trains on: ``train``, ``extra`` (``data.extra_pretraining``), or both."""
     worker_local: tuple[str, ...] = ()
     """Prefixes of ``state_dict`` keys that differ between workers (a memory bank of each worker's own clips)."""
 
     @abstractmethod
-    def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, inputs: Inputs, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """One step on this worker's part of the global batch.
 
         Args:
-            features: (B, F, T) raw Log-Mel features on the training device, fp16 or fp32.
+            inputs: the method's columns.
             labels: (B,) class numbers.
 
         Returns:
@@ -73,13 +80,16 @@ class Stage(nn.Module, ABC):
 class Method(nn.Module, ABC):
     """A network, its stages, and the embedding that they leave behind."""
 
+    columns: tuple[str, ...] = ("log_mel",)
+    """Columns of the feature store that it needs."""
+
     @abstractmethod
     def stages(self) -> Sequence[Stage]:
         """The stages in training order. Stages share the method's modules; a stage may add its own."""
 
     @abstractmethod
-    def embed(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, D) and class logits (B, C), fp32, of raw features (B, F, T). Called in eval mode, no grad."""
+    def embed(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, D) and class logits (B, C), fp32, of clips. Called in eval mode, no grad."""
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype | None:

@@ -10,7 +10,9 @@ from asd_ray.config import SiaMocoConfig
 from asd_ray.errors import ConfigError
 from asd_ray.methods.base import DataInfo, Stage
 from asd_ray.methods.registry import build
-from asd_ray.methods.sia_moco import FinetuneStage, PretrainStage, SiaMoco
+from asd_ray.methods.finetune import FinetuneStage
+from asd_ray.methods.pretrain import PretrainStage
+from asd_ray.methods.sia_moco import SiaMoco
 
 INFO = DataInfo(n_mels=32, frames=40, classes=("fan_00", "fan_02", "pump_00"), mean=-5.0, std=3.0, clips=24)
 FEATURES = 96  # of test_resnet

@@ -1,0 +1,43 @@
+"""``data``: which recordings a study is about."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from asd_ray.config.section import Section
+
+Channel = int | Literal["mean"]
+
+
+class SyntheticConfig(Section):
+    machines: int = Field(3, ge=1, le=6)
+    """Number of machine types, taken in the generator's order."""
+    ids: int = Field(2, ge=1, le=7)
+    """Individuals (IDs) of each machine type."""
+    train: int = Field(24, ge=1)
+    """Normal training clips of each ID."""
+    test_normal: int = Field(12, ge=1)
+    """Normal test clips of each ID."""
+    test_anomaly: int = Field(12, ge=1)
+    """Anomalous test clips of each ID."""
+    snr_db: float = Field(6.0, ge=-20, le=60)
+    """Machine against factory background in dB: the mean of the clips', which lie within 2 dB of it."""
+    seed: int = Field(0, ge=0)
+    """Seed of the generator; a study's own ``seed`` does not change its data."""
+
+
+class DataConfig(Section):
+    layout: Literal["dcase2020", "dcase2022", "folder", "synthetic"] = "synthetic"
+    """How file names say what a clip is. ``synthetic`` makes the recordings itself where ``root`` has none."""
+    root: str | None = None
+    """Folder of the data set. Only ``synthetic`` may leave it out: then it is the study folder's ``data/``."""
+    machines: list[str] | None = None
+    """Machine types to use; all that are there by default."""
+    skip_bad: bool = False
+    """Leave out clips that cannot be read (they are named in the log) instead of ending the study."""
+    channel: Channel = 0
+    """Which channel of a recording with several: its number, or the mean of all. DCASE uses the first microphone."""
+    synthetic: SyntheticConfig = SyntheticConfig()
+    """What ``layout: synthetic`` makes."""

@@ -1,0 +1,47 @@
+"""A whole study file, and ``resources``: what its trials may use."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from asd_ray.config.data import DataConfig
+from asd_ray.config.evaluation import EvaluationConfig
+from asd_ray.config.features import FeatureConfig
+from asd_ray.config.method import SiaMocoConfig
+from asd_ray.config.search import SearchConfig
+from asd_ray.config.section import Section
+
+
+class ResourceConfig(Section):
+    workers: int = Field(1, ge=1)
+    """Training workers of one trial. With one, the trial trains in its own process; with more, through Ray Train."""
+    cpus_per_worker: float = Field(1, gt=0)
+    gpus_per_worker: float = Field(0, ge=0)
+    max_concurrent_trials: int | None = Field(None, ge=1)
+    """By default as many as the cluster has room for."""
+    max_failures: int = Field(1, ge=0)
+    """Times that a trial is started again after it lost a worker."""
+    storage: str | None = None
+    """Folder for checkpoints of trials with several workers; the study folder by default. On several nodes it must be
+    shared."""
+
+
+class StudyConfig(Section):
+    """A whole study file."""
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the study in folders, logs and the Ray dashboard."""
+    seed: int = Field(0, ge=0)
+    """Every random number of the study is derived from it (and from trial, epoch and worker)."""
+    data: DataConfig = DataConfig()
+    features: FeatureConfig = FeatureConfig()
+    method: SiaMocoConfig = SiaMocoConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    search: SearchConfig = SearchConfig()
+    resources: ResourceConfig = ResourceConfig()
+
+    @model_validator(mode="after")
+    def _data_has_a_root(self) -> StudyConfig:
+        if self.data.layout != "synthetic" and self.data.root is None:
+            raise ValueError(f"data.root must name the data set's folder for data.layout {self.data.layout}")
+        return self
