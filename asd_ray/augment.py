@@ -9,9 +9,14 @@ here a whole batch is transformed at once, in fp32, with random numbers from tor
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
 
 from asd_ray.errors import ConfigError
 from asd_ray.fifo import Fifo
@@ -61,7 +66,7 @@ class LogMixupExp(nn.Module):
         n_mels: F.
         frames: T.
         scale: mixes in the domain of exp(scale · x). 1 is BYOL-A's: on standardised features that is power^(1/σ).
-            σ (natural logarithm) or σ ln(10) / 10 (decibels) mixes physical power.
+            :func:`power_scale` mixes mel energies.
         first_band: bands below this one are left un-mixed; 0 mixes all of them, as published.
     """
 
@@ -77,11 +82,10 @@ class LogMixupExp(nn.Module):
         count = self.bank.count
         chosen = (torch.rand(len(x), device=x.device) * count).long().clamp(max=(count - 1).clamp(min=0))
         ratio = self.alpha * torch.rand(len(x), 1, 1, device=x.device) * (count > 0)
-        mixed = log_mix(x, self.bank.items[chosen].float(), ratio, self.scale)
-        if self.first_band:
-            mixed[:, : self.first_band] = x[:, : self.first_band]
+        first = self.first_band
+        mixed = log_mix(x[:, first:], self.bank.items[chosen, first:].float(), ratio, self.scale)
         self.bank.push(x)
-        return mixed
+        return torch.cat([x[:, :first], mixed], dim=1) if first else mixed
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, scale={self.scale}, first_band={self.first_band}"
@@ -98,6 +102,54 @@ def log_mix(x: Tensor, other: Tensor, ratio: Tensor, scale: float = 1.0) -> Tens
     """
     mixed = torch.logaddexp(scale * x + torch.log1p(-ratio), scale * other + torch.log(ratio))
     return mixed / scale
+
+
+def power_scale(log: str, std: float, power: float = 2.0) -> float:
+    """The scale that undoes pre-norm and logarithm: exp(scale · x) is proportional to the mel energies.
+
+    Energies are what the mel filters add up, |X|^p: power for p = 2, magnitudes for p = 1.
+
+    Args:
+        log: ``natural``, or ``db``: 20/p log10.
+        std: σ of the pre-norm.
+        power: p, ``features.power``.
+    """
+    return std * (power * math.log(10) / 20 if log == "db" else 1.0)
+
+
+def mel_centres(features: Mapping[str, Any]) -> Tensor:
+    """Centre frequencies (F,) of the mel bands in Hz, to the nearest whole Hz.
+
+    Args:
+        features: ``sample_rate``, ``n_mels``, ``f_min``, ``f_max`` and ``mel_scale`` of the feature settings.
+    """
+    rate = features["sample_rate"]
+    # One row per Hz: the filters' own peaks, whatever the mel scale.
+    filters = melscale_fbanks(
+        rate // 2 + 1,
+        features["f_min"],
+        features["f_max"] or rate / 2,
+        features["n_mels"],
+        rate,
+        mel_scale=features["mel_scale"],
+    )
+    return filters.argmax(dim=0)
+
+
+def first_band_from(features: Mapping[str, Any], hz: float) -> int:
+    """The first mel band whose centre frequency is at least ``hz``.
+
+    Raises:
+        ConfigError: all bands lie below.
+    """
+    centres = mel_centres(features)
+    below = int((centres < hz).sum())
+    if below == len(centres):
+        raise ConfigError(
+            f"method.pretrain.band_from_hz: no mel band is centred at {hz:g} Hz or above, the highest is at "
+            f"{int(centres[-1])} Hz; choose a lower frequency."
+        )
+    return below
 
 
 class RandomResizeCrop(nn.Module):

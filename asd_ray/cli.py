@@ -14,7 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from asd_ray import __version__
-from asd_ray.cli_data import data_app, features_app
+from asd_ray.cli_data import data_app
+from asd_ray.cli_features import features_app
 from asd_ray.errors import AsdRayError
 from asd_ray.files import shown
 
@@ -139,7 +140,7 @@ def status(folder: StudyDir, as_json: AsJson = False) -> None:
         return
     typer.echo(
         f"study {state['name']}: {state['ended']} of {state['asked']} trials ended "
-        f"({state['complete']} complete, {state['failed']} failed), {state['unfinished']} started and not ended"
+        f"({state['complete']} complete, {state['pruned']} pruned, {state['failed']} failed), {state['unfinished']} started and not ended"
     )
     if state["best"] is not None:
         typer.echo(f"best so far: trial {state['best']} with objective {100 * state['objective']:.2f}")

@@ -1,37 +1,23 @@
-"""The commands about recordings and features: ``asd-ray data …`` and ``asd-ray features …``."""
+"""The commands about recordings: ``asd-ray data …``."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from asd_ray.errors import AsdRayError, ConfigError
+from asd_ray.cli_common import AsJson, Layout, Machines, ProgressBar
+from asd_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from asd_ray.datasets.check import Report
 
 data_app = typer.Typer(help="Get, make and check recordings.", no_args_is_help=True)
-features_app = typer.Typer(help="Compute features and look at them.", no_args_is_help=True)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
-Machines = Annotated[
-    list[str] | None, typer.Option("--machine", metavar="NAME", help="Only this machine type; repeatable.")
-]
-
-
-class Layout(str, Enum):
-    dcase2020 = "dcase2020"
-    dcase2022 = "dcase2022"
-    folder = "folder"
-    synthetic = "synthetic"
 
 
 class SynthLayout(str, Enum):
@@ -86,7 +72,7 @@ def synth(
         detail = error.errors()[0]
         raise ConfigError(f"--{detail['loc'][0]}: {detail['msg'].lower()}, but got {detail['input']}.") from None
     clips = config.machines * config.ids * (config.train + config.test_normal + config.test_anomaly)
-    with _bar("synthetic recordings") as progress, local_tasks(clips) as run:
+    with ProgressBar("synthetic recordings") as progress, local_tasks(clips) as run:
         recordings = synthesise(out, config, layout.value, progress=progress, run=run)
     if as_json:
         typer.echo(json.dumps({"root": str(out.resolve()), "clips": len(recordings), "layout": layout.value}))
@@ -139,7 +125,7 @@ def check(
     """What is in a data set, and what is wrong with it. Exits with 1 if a problem would stop a study."""
     from asd_ray.datasets.check import check as check_set
 
-    with _bar("clips") as progress:
+    with ProgressBar("clips") as progress:
         report = check_set(root, layout.value if layout else None, deep=deep, progress=progress, machines=machines)
     typer.echo(report.to_json() if as_json else _check_text(report))
     if not report.ok:
@@ -198,62 +184,3 @@ def download(
 
         folders = fetch(name.value, root, machines, chosen, base_url=base_url, progress=show, connections=connections)
     typer.echo(f"{name.value} is in {root}: {', '.join(str(folder.name) for folder in folders)}")
-
-
-@features_app.command()
-def build(
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The data set's folder.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the feature store.")],
-    layout: Annotated[Layout | None, typer.Option(help="How its names are read; found out by default.")] = None,
-    machines: Machines = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A feature setting, such as features.n_fft=2048; repeatable."),
-    ] = None,
-    study: Annotated[Path | None, typer.Option(help="Take the settings of this study file.")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out clips that cannot be read.")] = False,
-    address: Annotated[str | None, typer.Option(help="Of the Ray to run on; a local one by default.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compute Log-Mel features into parquet shards with Ray Data; a second run does only what is missing or changed."""
-    from asd_ray.config import ResourceConfig
-    from asd_ray.datasets import layouts
-    from asd_ray.features.build import build as build_store
-    from asd_ray.study.cluster import quiet_terminal, ray_session
-    from asd_ray.study_file import load_study, settings
-
-    config = load_study(study, overrides or []) if study else settings(overrides or [])
-    kind = layout.value if layout else layouts.detect(data)
-    if kind is None:
-        raise AsdRayError(f"{data}: no known layout; choose one with --layout, or see `asd-ray data check`.")
-    skip_bad = skip_bad or config.data.skip_bad
-    clips = layouts.scan(data, kind, machines=machines or config.data.machines, skip_bad=skip_bad)
-    with (
-        quiet_terminal(out / "logs" / "ray.log", stdout=False) as terminal,
-        ray_session(address, "features", ResourceConfig()),
-        _bar("clips", Console(file=terminal)) as progress,
-    ):
-        manifest = build_store(clips, data, out, config.features, config.data.channel, skip_bad, progress)
-    if as_json:
-        typer.echo(json.dumps({"store": str(out.resolve()), "hash": manifest.hash, **manifest.counts}))
-    else:
-        shards = sum(map(len, manifest.shards.values()))
-        typer.echo(f"{sum(manifest.counts.values())} clips in {shards} shards in {out}, hash {manifest.hash}")
-        for path in manifest.skipped:
-            typer.echo(f"left out, cannot be read: {path}")
-
-
-class _bar:
-    """A progress bar on the terminal's standard error, as a ``progress(done, total)`` callable."""
-
-    def __init__(self, what: str, console: Console | None = None) -> None:
-        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console or Console(stderr=True), transient=True)
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        self.bar.start()
-        task = self.bar.add_task("", total=None)
-        return lambda done, total: self.bar.update(task, completed=done, total=total)
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.stop()

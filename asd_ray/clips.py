@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
-Split = Literal["train", "test"]
+Split = Literal["train", "test", "extra"]
 Label = Literal["normal", "anomaly", "unknown"]
 EvaluationSplit = Literal["select", "holdout"]
 
@@ -22,10 +22,10 @@ class Clip:
     """One recording.
 
     Attributes:
-        path: file, relative to the data set's root, with forward slashes; unique in a data set.
+        path: file, relative to the data set's root, with forward slashes; unique in a data set. Absolute for ``extra``.
         machine: machine type, as the data set spells it (``fan``, ``ToyCar``).
         id: the individual machine (DCASE 2020: ``"00"``) or the section (DCASE 2021 and later).
-        split: ``train`` (normal clips only) or ``test``.
+        split: ``train`` (normal clips only), ``test``, or ``extra``: any sounds, for pre-training alone.
         label: ``normal``, ``anomaly``, or ``unknown`` where the data set hides it.
         domain: ``source``, ``target``, or ``none`` where the data set has no domains.
         part: which release the clip belongs to: ``dev`` (development) or ``eval`` (evaluation and its additional

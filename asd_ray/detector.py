@@ -1,26 +1,60 @@
-"""A trained detector on disk: weights, settings and the training clips' embeddings; safetensors and JSON, no pickle."""
+"""A trained detector: on disk as safetensors and JSON (no pickle), and at work on recordings. Needs no Ray.
+
+Legend: B batch, F mel bands, T frames, S samples, N training clips, D embedding, C classes.
+
+A folder holds ``detector.json`` (settings, data facts, kind of score, thresholds), ``weights.safetensors`` and
+``train.safetensors`` (what the network says of the training clips: k-NN and its like measure distances to them).
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Literal, cast
 
 import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from asd_ray.config import StudyConfig
+from asd_ray.datasets import audio
+from asd_ray.decisions import decide, fit_thresholds
 from asd_ray.errors import AsdRayError
+from asd_ray.features.log_mel import LogMel, to_int16
 from asd_ray.features.store import Manifest
-from asd_ray.files import write_text
+from asd_ray.identify import tell_class
 from asd_ray.methods.base import DataInfo, Method
 from asd_ray.methods.registry import build
-from asd_ray.scoring import Embedded
+from asd_ray.scoring import Embedded, ScoreKind, Scorer
 
-FORMAT = 1
+FORMAT = 2
+COLUMNS = ("path", "machine", "id", "score", "decision", "threshold")
+BATCH = 16  # clips in memory as waveforms and features
+CHUNK = 512  # clips in memory as embeddings, and scored together
+
+
+class _Description(BaseModel):
+    """``detector.json``."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    format: Literal[2]
+    study: StudyConfig
+    info: DataInfo
+    score: ScoreKind
+    thresholds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -28,58 +62,236 @@ class Detector:
     """A trained method with what its scores refer to.
 
     Attributes:
-        study: resolved, with the trial's values; its ``features`` say how a recording becomes input.
-        classes: ``machine/id`` of the classes in label order.
-        method: in eval mode, on the CPU.
+        study: resolved, with the trial's values; its ``features`` and ``data.channel`` say how a recording is read.
+        info: of the data that it was trained on; ``info.classes`` are the machine IDs (``machine/id``) that it knows.
+        method: in eval mode.
         train: embeddings, logits and class numbers of the training clips.
+        kind: of its scores, one of :data:`asd_ray.scoring.KINDS`.
+        thresholds: class -> score above which a clip is called anomalous.
     """
 
     study: StudyConfig
-    classes: tuple[str, ...]
+    info: DataInfo
     method: Method
     train: Embedded
+    kind: ScoreKind
+    thresholds: Mapping[str, float]
+
+    @staticmethod
+    def load(folder: str | Path) -> Detector:
+        """:func:`load_detector`."""
+        return load_detector(Path(folder))
+
+    def score(
+        self, files: Iterable[str | Path], machine: str | None = None, machine_id: str | None = None
+    ) -> pd.DataFrame:
+        """Anomaly scores and decisions of recordings.
+
+        Args:
+            files: wav, flac or ogg files.
+            machine, machine_id: of the files whose names do not say it (:func:`tell_class`).
+
+        Returns:
+            ``path, machine, id, score, decision, threshold`` in the order of the files. Higher scores are more
+            anomalous; a decision is 1 where the score is above the threshold.
+
+        Raises:
+            AsdRayError: a file cannot be read, or it cannot be told which class it belongs to.
+        """
+
+        def refuse(error: AsdRayError) -> None:
+            raise error
+
+        told = [(Path(file), tell_class(Path(file), self.info.classes, machine, machine_id)) for file in files]
+        parts = list(self.scores(told, refuse))
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
+
+    def scores(
+        self,
+        files: Sequence[tuple[Path, str]],
+        bad: Callable[[AsdRayError], None],
+        done: Callable[[int], None] = lambda count: None,
+    ) -> Iterator[pd.DataFrame]:
+        """Scores recordings in chunks: memory does not grow with their number.
+
+        Args:
+            files: file and class of each.
+            bad: called with the error of a file that cannot be read; it is left out.
+            done: called with a number of files whenever so many more are done with.
+
+        Yields:
+            A table as :meth:`score` for up to ``CHUNK`` files.
+        """
+        for start in range(0, len(files), CHUNK):
+            chunk = files[start : start + CHUNK]
+            read: list[tuple[Path, str]] = []
+            outputs: list[tuple[Tensor, Tensor]] = []
+            for first in range(0, len(chunk), BATCH):
+                batch = chunk[first : first + BATCH]
+                waveforms = []
+                for path, name in batch:
+                    try:
+                        waveforms.append(self._read(path))
+                        read.append((path, name))
+                    except AsdRayError as error:
+                        bad(error)
+                if waveforms:
+                    outputs.append(self._embed(np.stack(waveforms)))
+                done(len(batch))
+            if read:
+                yield self._table(read, outputs)
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        return Scorer(self.train, self.study.evaluation)
+
+    @cached_property
+    def _log_mel(self) -> LogMel:
+        return LogMel(self.study.features)
+
+    def _read(self, path: Path) -> np.ndarray:
+        features = self.study.features
+        return audio.read(path, features.sample_rate, features.seconds, channel=self.study.data.channel)
+
+    @torch.inference_mode()
+    def _embed(self, waveforms: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, D) and logits (B, C) of waveforms (B, S), by way of what a feature store would hold."""
+        inputs: dict[str, Tensor] = {}
+        if "log_mel" in self.method.columns:
+            inputs["log_mel"] = self._log_mel(torch.from_numpy(waveforms)).half()
+        if "waveform" in self.method.columns:
+            inputs["waveform"] = torch.from_numpy(to_int16(waveforms))
+        device = next(self.method.parameters()).device
+        embedding, logits = self.method.embed({name: column.to(device) for name, column in inputs.items()})
+        return embedding.float().cpu(), logits.float().cpu()
+
+    def _table(self, files: Sequence[tuple[Path, str]], outputs: Sequence[tuple[Tensor, Tensor]]) -> pd.DataFrame:
+        numbers = {name: number for number, name in enumerate(self.info.classes)}
+        embedding, logits = (torch.cat(parts).numpy() for parts in zip(*outputs, strict=True))
+        if embedding.shape[1] != self.train.embedding.shape[1]:
+            raise AsdRayError(
+                f"The detector's network gives {embedding.shape[1]} dimensions, its training clips have "
+                f"{self.train.embedding.shape[1]}: its files are not of one detector; copy or train it again."
+            )
+        test = Embedded(embedding, logits, np.array([numbers[name] for _, name in files]))
+        scores = self._scorer.score(test, [self.kind])[self.kind]
+        thresholds = np.array([self.thresholds[name] for _, name in files])
+        machines, ids = zip(*(name.split("/", 1) for _, name in files), strict=True)
+        values = [
+            [str(path) for path, _ in files],
+            machines,
+            ids,
+            scores,
+            decide(scores, thresholds),
+            thresholds,
+        ]
+        return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
+
+
+def data_info(manifest: Manifest, classes: Sequence[str], workers: int = 1) -> DataInfo:
+    """What a method must know of a feature store, and of the number of workers that train on it."""
+    n_mels, frames = manifest.shape
+    return DataInfo(
+        n_mels=n_mels,
+        frames=frames,
+        classes=tuple(classes),
+        mean=manifest.mean,
+        std=manifest.std,
+        clips=manifest.counts["train"],
+        workers=workers,
+        extra_clips=manifest.counts.get("extra", 0),
+        features=manifest.settings,
+    )
 
 
 def save_detector(
-    folder: Path, study: StudyConfig, manifest: Manifest, classes: tuple[str, ...], method: Method, train: Embedded
-) -> None:
-    """Writes a detector folder; ``detector.json`` comes last, so a folder that has it is complete."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in method.state_dict().items()}
-    save_file(weights, folder / "weights.safetensors")
-    save_arrays(
-        {name: np.ascontiguousarray(array) for name, array in asdict(train).items()}, folder / "train.safetensors"
-    )
-    n_mels, frames = manifest.shape
-    description = {
-        "format": FORMAT,
-        "study": study.model_dump(mode="json"),
-        "classes": list(classes),
-        "features": {"n_mels": n_mels, "frames": frames, "mean": manifest.mean, "std": manifest.std},
-        "clips": manifest.counts["train"],
-    }
-    write_text(folder / "detector.json", json.dumps(description, indent=1, ensure_ascii=False))
+    folder: Path,
+    study: StudyConfig,
+    manifest: Manifest,
+    classes: Sequence[str],
+    method: Method,
+    train: Embedded,
+    score: str,
+) -> NDArray[np.float64]:
+    """Writes a detector's folder, beside and then renamed: it is there as a whole or not at all.
+
+    Args:
+        folder: of the detector; what it held is replaced.
+        study: with the trial's values in place.
+        manifest: of the features that it was trained on.
+        classes: in label order.
+        method: trained.
+        train: what it says of the training clips.
+        score: the kind of score that counts.
+
+    Returns:
+        (C + 1,) the thresholds of that kind of score (:func:`asd_ray.decisions.fit_thresholds`).
+    """
+    kind = cast(ScoreKind, score)
+    own = Scorer(train, study.evaluation).score_train([kind])[kind]
+    thresholds = fit_thresholds(own, train.label, classes, study.evaluation)
+    beside, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{what}") for what in ("part", "old"))
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in method.state_dict().items()}
+        save_file(weights, beside / "weights.safetensors")
+        arrays = {name: np.ascontiguousarray(array) for name, array in asdict(train).items() if array is not None}
+        save_arrays(arrays, beside / "train.safetensors")
+        description = _Description(
+            format=FORMAT,
+            study=study,
+            info=data_info(manifest, classes),
+            score=kind,
+            thresholds=dict(zip(classes, thresholds.tolist(), strict=False)),
+        )
+        (beside / "detector.json").write_text(description.model_dump_json(indent=1), encoding="utf-8")
+        if folder.exists():
+            folder.rename(old)
+        beside.rename(folder)
+    except OSError as error:
+        raise AsdRayError(f"{folder}: the detector cannot be written ({error.strerror or error}).") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return thresholds
 
 
 def load_detector(folder: Path) -> Detector:
-    """Reads a detector folder.
+    """Reads a detector's folder, which may come from anywhere: nothing in it is executed.
 
     Raises:
-        AsdRayError: the folder holds no complete detector of this version.
+        AsdRayError: the folder holds no detector, one of another version, or files that do not fit together.
     """
     try:
-        description = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
+        document = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise AsdRayError(f"{folder}: holds no detector ({error}); a finished study has one in detector/.") from None
-    if description.get("format") != FORMAT:
-        raise AsdRayError(f"{folder}: detector format {description.get('format')}, this version reads {FORMAT}.")
-    study = StudyConfig.model_validate(description["study"])
-    info = DataInfo(**description["features"], classes=tuple(description["classes"]), clips=description["clips"])
-    method = build(study.method, info)
+    found = document.get("format") if isinstance(document, dict) else None
+    if found != FORMAT:
+        raise AsdRayError(f"{folder}: holds a detector of format {found}, this version reads {FORMAT}; train it again.")
     try:
-        method.load_state_dict(load_file(folder / "weights.safetensors"))
+        description = _Description.model_validate(document)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        raise _misfit(folder, f"detector.json: {'.'.join(map(str, detail['loc']))}: {detail['msg']}") from None
+    info = replace(description.info, restored=True)
+    if set(description.thresholds) != set(info.classes):
+        raise _misfit(folder, "detector.json: the thresholds are not those of the classes")
+    try:
+        method = build(description.study.method, info)
+        weights = load_file(folder / "weights.safetensors")
+        if bad := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
+            raise AsdRayError(f"weights.safetensors: {bad[0]} holds NaN or infinity")
+        method.load_state_dict(weights)
         train = Embedded(**load_arrays(folder / "train.safetensors"))
-    except (OSError, RuntimeError, TypeError) as error:
-        raise AsdRayError(f"{folder}: the detector's files do not fit together ({error}).") from None
-    return Detector(study, info.classes, method.eval(), train)
+    except (OSError, RuntimeError, TypeError, ValueError, SafetensorError, AsdRayError) as error:
+        raise _misfit(folder, " ".join(str(error).split())[:300]) from None
+    fits = train.logits.shape[1] == len(info.classes) and train.label.dtype.kind == "i"
+    if not (fits and len(train.label) and train.label.min() >= 0):
+        raise _misfit(folder, f"train.safetensors: not clips of the {len(info.classes)} classes")
+    return Detector(description.study, info, method.eval(), train, description.score, description.thresholds)
+
+
+def _misfit(folder: Path, what: str) -> AsdRayError:
+    return AsdRayError(f"{folder}: the detector's files do not fit together ({what}); copy or train it again.")

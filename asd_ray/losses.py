@@ -39,3 +39,40 @@ def uniformity(embedding: Tensor) -> Tensor:
     0 when all are the same, down to −4 + O(1/D) when they spread over the sphere (Wang and Isola 2020, t = 2).
     """
     return nnf.pdist(embedding).square().mul(-2).exp().mean().log()
+
+
+def supervised_contrastive(
+    embedding: Tensor, labels: Tensor, temperature: float = 0.02, base_temperature: float = 0.07
+) -> Tensor:
+    """Supervised contrastive loss of one view per clip, mean over all clips as anchors.
+
+    (T / T_base) · −1/|P(i)| Σ_{p ∈ P(i)} log( exp(z_i·z_p/T) / Σ_{a ≠ i} exp(z_i·z_a/T) ), P(i) the other clips with
+    i's label; an anchor without any counts 0 but stays in the mean. Khosla et al., "Supervised contrastive learning",
+    NeurIPS 2020, equation 2, with the scale of its published code.
+
+    Args:
+        embedding: z, (B, D) L2-normalised.
+        labels: (B,).
+        temperature: T.
+        base_temperature: T_base.
+    """
+    similarity = embedding @ embedding.T / temperature
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    log_p = similarity - similarity.masked_fill(itself, -torch.inf).logsumexp(dim=1, keepdim=True)
+    positive = (labels[:, None] == labels) & ~itself
+    mean = log_p.masked_fill(~positive, 0).sum(dim=1) / positive.sum(dim=1).clamp(min=1)
+    return -temperature / base_temperature * mean.mean()
+
+
+def mixed_cross_entropy(logits: Tensor, labels: Tensor, partners: Tensor, ratio: float) -> Tensor:
+    """λ CE(y_a) + (1 − λ) CE(y_b), mean over the batch, of the same logits: those with the angular margin on y_a.
+
+    Noisy-ArcMix (Choi and Choi, ICASSP 2024), and the classification loss of OS-SCL (arXiv 2509.13853).
+
+    Args:
+        logits: (B, C).
+        labels: y_a, (B,).
+        partners: y_b, (B,) labels of the clips that are mixed in.
+        ratio: λ.
+    """
+    return ratio * nnf.cross_entropy(logits, labels) + (1 - ratio) * nnf.cross_entropy(logits, partners)

@@ -11,8 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from asd_ray.augment import LogMixupExp, PostNorm, PreNorm, RandomResizeCrop, TwoViews, log_mix
+from asd_ray.augment import (
+    LogMixupExp,
+    PostNorm,
+    PreNorm,
+    RandomResizeCrop,
+    TwoViews,
+    first_band_from,
+    log_mix,
+    mel_centres,
+    power_scale,
+)
+from asd_ray.config import FeatureConfig
 from asd_ray.errors import ConfigError
+from asd_ray.features.log_mel import LogMel
 
 EPS = torch.finfo(torch.float32).eps
 values = st.floats(-30, 30, width=32, allow_subnormal=False)
@@ -78,13 +90,19 @@ def test_log_mix_agrees_with_byol_a_formula_and_its_eps() -> None:
     torch.testing.assert_close(log_mix(x, other, ratio), expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("unit", "power"), [(1.0, np.exp), (math.log(10) / 10, lambda db: 10 ** (db / 10))])
-def test_scale_of_sigma_mixes_physical_power(unit: float, power: np.ufunc) -> None:
-    mean, std, ratio = -9.0, 3.5, 0.3
-    a, b = np.random.default_rng(0).normal(mean, std, (2, 50))
-    normalised = [torch.tensor((x - mean) / std) for x in (a, b)]
-    mixed = log_mix(*normalised, torch.tensor(ratio), scale=std * unit).numpy() * std + mean
-    np.testing.assert_allclose(power(mixed), (1 - ratio) * power(a) + ratio * power(b), rtol=1e-6)
+@pytest.mark.parametrize("log", ["natural", "db"])
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_power_scale_mixes_mel_energies(log: str, power: float) -> None:
+    """The energies of two recordings before the logarithm, against the mixture of their features."""
+    transform = LogMel(FeatureConfig.model_validate({"log": log, "power": power, "seconds": 1.0})).double()
+    waveforms, ratio, mean, std = 0.1 * torch.randn(2, 16_000, dtype=torch.float64), 0.3, -9.0, 3.5
+    x, other = (transform(waveforms) - mean) / std
+    scale = power_scale(log, std, power)
+    mixed = log_mix(x, other, torch.tensor(ratio), scale)
+    energy, energy_other = transform.mel(waveforms)
+    expected = (1 - ratio) * energy + ratio * energy_other
+    change = (scale * (mixed - x)).exp()  # of energies
+    torch.testing.assert_close(change, expected / energy, rtol=1e-4, atol=0)
 
 
 def test_an_empty_bank_leaves_clips_unchanged_and_then_holds_them_un_mixed() -> None:
@@ -131,6 +149,42 @@ def test_bands_below_the_first_stay_un_mixed() -> None:
     mixed = mix(other)
     assert torch.equal(mixed[:, :4], other[:, :4])
     assert (mixed[:, 4:] != other[:, 4:]).all()
+
+
+@pytest.mark.parametrize("mel_scale", ["htk", "slaney"])
+@pytest.mark.parametrize(("f_min", "f_max"), [(0.0, None), (50.0, 7800.0)])
+def test_mel_centres_are_evenly_spaced_in_mel(mel_scale: str, f_min: float, f_max: float | None) -> None:
+    def mel(hz: np.ndarray) -> np.ndarray:
+        if mel_scale == "htk":
+            return 2595 * np.log10(1 + hz / 700)
+        return np.where(hz < 1000, 3 * hz / 200, 15 + 27 * np.log(np.maximum(hz, 1) / 1000) / math.log(6.4))
+
+    config = FeatureConfig.model_validate({"mel_scale": mel_scale, "f_min": f_min, "f_max": f_max})
+    edges = mel(np.array([f_min, f_max or 8000]))
+    expected = np.linspace(*edges, 128 + 2)[1:-1]
+    half_hertz = mel(mel_centres(config.model_dump()).double().numpy()[:, None] + [-0.51, 0.51])
+    assert (half_hertz[:, 0] < expected).all()
+    assert (expected < half_hertz[:, 1]).all()
+
+
+def test_a_tone_is_loudest_in_the_band_that_its_frequency_says() -> None:
+    config = FeatureConfig(n_fft=4096, win_length=4096)
+    time = torch.arange(160_000) / 16_000
+    for hz in (1500, 3000, 6000):
+        log_mel = LogMel(config)((0.1 * torch.sin(2 * math.pi * hz * time))[None])[0].mean(dim=1)
+        band = first_band_from(config.model_dump(), hz)
+        assert int(log_mel.argmax()) in (band - 1, band)
+
+
+def test_the_first_band_from_a_frequency() -> None:
+    features = FeatureConfig().model_dump()
+    centres = mel_centres(features)
+    assert first_band_from(features, 0) == 0
+    for band in (1, 64, 127):
+        assert first_band_from(features, float(centres[band])) == band
+        assert first_band_from(features, float(centres[band]) - 0.5) == band
+    with pytest.raises(ConfigError, match=r"band_from_hz: no mel band is centred at 7900 Hz .* highest is at 7809 Hz"):
+        first_band_from(features, 7900)
 
 
 # Random resize crop

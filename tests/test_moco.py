@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from asd_ray.augment import PreNorm
 from asd_ray.config import PretrainConfig
 from asd_ray.methods.base import DataInfo
-from asd_ray.methods.sia_moco import PretrainStage
+from asd_ray.methods.pretrain import PretrainStage
 from asd_ray.moco import KeyQueue, forward_keys, gather, momentum_at, momentum_update
 from asd_ray.models.encoders import Encoder
 
@@ -98,9 +99,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "queue smaller than the batch, not shuffled": {"queue_size": 12, "shuffle_bn": False},
     "in-batch": {"queue_size": 0},
 }
-
-
 OFF = {"alpha": 0, "crop_scale": (1, 1), "canvas": (1, 1)}  # mixing and crop are the identity; post-norm stays
+PARTS = 2
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def pretrain_stage(settings: dict[str, Any]) -> PretrainStage:
@@ -111,27 +112,37 @@ def pretrain_stage(settings: dict[str, Any]) -> PretrainStage:
     return PretrainStage(config, info, PreNorm(info.mean, info.std), Encoder("test_resnet", 32, 40, "fp32")).eval()
 
 
-def train(stage: PretrainStage, workers: int, rank: int) -> dict[str, Any]:
-    """A few steps on this worker's share of the same global batches."""
-    step_loss: nn.Module = DistributedDataParallel(stage, broadcast_buffers=False) if workers > 1 else stage
+def train(stage: PretrainStage, workers: int, rank: int, parts: int = 1) -> dict[str, Any]:
+    """A few steps on this worker's share of the same global batches, each batch in parts."""
+    parallel = DistributedDataParallel(stage, broadcast_buffers=False) if workers > 1 else None
+    step_loss: nn.Module = parallel or stage
     optimiser = torch.optim.SGD([p for p in stage.parameters() if p.requires_grad], lr=0.1)
     losses, gradients = [], []
     for step in range(STEPS):
         batch = torch.randn(BATCH, 32, 40, generator=torch.Generator().manual_seed(step))
-        share = batch.chunk(workers)[rank]
-        loss, metrics = step_loss(share, torch.zeros(len(share), dtype=torch.long))
         optimiser.zero_grad()
-        loss.backward()
+        for number, part in enumerate(batch.chunk(parts), start=1):
+            share = part.chunk(workers)[rank]
+            with parallel.no_sync() if parallel and number < parts else nullcontext():
+                loss, metrics = step_loss({"log_mel": share}, torch.zeros(len(share), dtype=torch.long))
+                (loss / parts).backward()
+            losses.append(torch.stack([loss.detach(), *metrics.values()]))
         gradients.append([p.grad.clone() for p in stage.query.parameters() if p.grad is not None])
         optimiser.step()
         stage.end_step(0.0)
-        losses.append(torch.stack([loss.detach(), *metrics.values()]))
     return {
         "metrics": torch.stack(losses),
         "gradients": gradients,
         "key": [p.detach() for p in stage.key.parameters()],
         "queue": stage.queue.state_dict() if stage.queue is not None else {},
     }
+
+
+def without_post_norm(settings: dict[str, Any]) -> PretrainStage:
+    """Post-norm's statistics are those of a part of the batch."""
+    stage = pretrain_stage(settings)
+    stage.views.post_norm = nn.Identity()
+    return stage
 
 
 def worker(rank: int, workers: int, folder: Path) -> None:
@@ -154,6 +165,8 @@ def worker(rank: int, workers: int, folder: Path) -> None:
         stage = pretrain_stage({**OFF, **settings})
         torch.manual_seed(rank)
         results[name] = train(stage, workers, rank)
+        torch.manual_seed(rank)
+        results[f"{name}, in parts"] = train(without_post_norm({**OFF, **settings}), workers, rank, PARTS)
     results["as in training"] = train(pretrain_stage({"queue_size": 40}).train(), workers, rank)
     torch.save(results, folder / f"rank_{rank}.pt")
     dist.destroy_process_group()
@@ -177,21 +190,33 @@ def test_gathered_and_shuffled_over_two_workers(two_workers: list[dict[str, Any]
     assert torch.equal(encoded.sort(dim=0).values, x.sort(dim=0).values)  # each clip encoded once
 
 
+def assert_equal_training(workers: list[dict[str, Any]], alone: dict[str, Any]) -> None:
+    assert max(float(gradient.abs().max()) for gradient in alone["gradients"][0]) > 1e-3  # something to compare
+    for result in workers:
+        for part in ("gradients", "key", "queue"):
+            torch.testing.assert_close(result[part], alone[part], **CLOSE)
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_two_workers_of_16_equal_one_of_32(two_workers: list[dict[str, Any]], name: str) -> None:
     alone = train(pretrain_stage({**OFF, **SETTINGS[name]}), workers=1, rank=0)
-    assert (
-        max(float(gradient.abs().max()) for gradient in alone["gradients"][0]) > 1e-3
-    )  # there is something to compare
-    close = {"atol": 1e-5, "rtol": 1e-5}
-    for result in two_workers:
-        for part in ("gradients", "key", "queue"):
-            torch.testing.assert_close(result[name][part], alone[part], **close)
-    mean = (two_workers[0][name]["metrics"] + two_workers[1][name]["metrics"]) / 2
-    torch.testing.assert_close(mean, alone["metrics"], **close)
+    results = [result[name] for result in two_workers]
+    assert_equal_training(results, alone)
+    torch.testing.assert_close((results[0]["metrics"] + results[1]["metrics"]) / 2, alone["metrics"], **CLOSE)
 
 
-@pytest.mark.parametrize("name", [*SETTINGS, "as in training"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_parts_on_two_workers_equal_parts_on_one(two_workers: list[dict[str, Any]], name: str) -> None:
+    """With a queue also the batch as a whole; in-batch negatives are those of a part."""
+    results = [result[f"{name}, in parts"] for result in two_workers]
+    for parts in (PARTS, 1) if SETTINGS[name]["queue_size"] else (PARTS,):
+        alone = train(without_post_norm({**OFF, **SETTINGS[name]}), workers=1, rank=0, parts=parts)
+        assert_equal_training(results, alone)
+        loss = (results[0]["metrics"] + results[1]["metrics"])[:, 0].view(STEPS, PARTS).mean(dim=1) / 2
+        torch.testing.assert_close(loss, alone["metrics"][:, 0].view(STEPS, parts).mean(dim=1), **CLOSE)
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, "queue, in parts", "as in training"])
 def test_workers_hold_the_same_queue_and_key_encoder_bit_for_bit(two_workers: list[dict[str, Any]], name: str) -> None:
     first, second = (result[name] for result in two_workers)
     for part in ("gradients", "key", "queue"):

@@ -35,6 +35,9 @@ class DataConfig(Section):
     """Folder of the data set. Only ``synthetic`` may leave it out: then it is the study folder's ``data/``."""
     machines: list[str] | None = None
     """Machine types to use; all that are there by default."""
+    extra_pretraining: list[str] = Field(default_factory=list)
+    """Folders of any audio, whatever it is of, for pre-training alone (``method.pretrain.corpus``). [A] pre-trains on
+    AudioSet."""
     skip_bad: bool = False
     """Leave out clips that cannot be read (they are named in the log) instead of ending the study."""
     channel: Channel = 0

@@ -1,21 +1,65 @@
-"""``evaluation``: how clips are scored and what a search maximises."""
+"""``evaluation``: how clips are scored, what a search maximises, and when a clip is called anomalous."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from asd_ray.config.section import Section
 
+SingleScore = Literal["classification", "knn", "local_density", "mahalanobis", "gmm"]
+ScoreKind = Literal["classification", "knn", "local_density", "mahalanobis", "gmm", "ensemble"]
+KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
+
 
 class EvaluationConfig(Section):
-    score: Literal["classification", "knn", "mean"] = "knn"
-    """A clip's anomaly score: ``classification`` is −log p(own ID); ``knn`` the mean cosine distance to the nearest
-    training clips of the own ID; ``mean`` the mean of both, each standardised on the ID's training clips."""
+    score: Literal["classification", "knn", "local_density", "mahalanobis", "gmm", "ensemble", "best"] = "knn"
+    """A clip's anomaly score, one of ``scores``, or ``best``: the one of them with the best ``objective`` on the select
+    split, chosen anew in every trial.
+
+    ``classification``: −log p(own ID). ``knn``: mean distance to the ``neighbours`` nearest training clips of the own
+    ID. ``local_density``: distance to a training clip of the own ID relative to how close that clip's own neighbours
+    are. ``mahalanobis``: distance to the own ID's mean under one shrunk covariance for all IDs. ``gmm``: −log density
+    under a Gaussian mixture of the own ID's training clips. ``ensemble``: mean of the standardised scores of
+    ``ensemble``."""
+    scores: tuple[ScoreKind, ...] = Field(KINDS, min_length=1)
+    """Scores that are computed and stored for every trial; another one costs seconds and no training."""
+    distance: Literal["cosine", "euclidean"] = "cosine"
+    """Of ``knn`` and ``local_density``."""
     neighbours: int = Field(1, ge=1)
     """k of ``knn``."""
+    per_domain: bool = True
+    """``knn`` looks for its k neighbours among source and target clips apart and takes the smaller mean distance; with
+    k = 1, or without domains, this changes nothing."""
+    density_neighbours: int = Field(16, ge=1)
+    """K of ``local_density``: neighbours of a training clip that say how dense its surroundings are. The published
+    code's setting is 16."""
+    gmm_components: int = Field(2, ge=1)
+    """Components of ``gmm`` for every ID; fewer where an ID has fewer than 10 training clips for each. Ours."""
+    gmm_dims: int = Field(128, ge=1)
+    """``gmm`` sees at most so many principal components of the embedding. Ours."""
+    ensemble: tuple[SingleScore, ...] = Field(("classification", "knn"), min_length=1)
+    """Scores whose mean is ``ensemble``, each standardised on the own ID's training clips."""
     objective: Literal["auc", "pauc", "auc_pauc"] = "auc_pauc"
     """What a search maximises on the select split: AUC, pAUC, or the mean of both."""
     max_fpr: float = Field(0.1, gt=0, lt=1)
     """p of pAUC. The challenge's is 0.1."""
+    threshold: Literal["gamma", "quantile"] = "gamma"
+    """A clip is anomalous if its score is above the ``threshold_quantile`` of a gamma distribution fitted to the
+    training clips' scores (the rule of the challenge's baselines from 2021 on), or of these scores themselves."""
+    threshold_quantile: float = Field(0.9, gt=0, lt=1)
+    """The baselines' is 0.9."""
+    threshold_per: Literal["machine", "id"] = "id"
+    """Whether each ID has its own threshold, or all IDs of a machine type share one, as in the baselines: their score
+    is one model's for all IDs, while ours are not comparable between IDs."""
+
+    @model_validator(mode="after")
+    def _scores_fit_together(self) -> EvaluationConfig:
+        for name, kinds in (("scores", self.scores), ("ensemble", self.ensemble)):
+            repeated = sorted({kind for kind in kinds if kinds.count(kind) > 1})
+            if repeated:
+                raise ValueError(f"{name} lists {', '.join(repeated)} more than once")
+        if self.score != "best" and self.score not in self.scores:
+            raise ValueError(f"score is {self.score}, which scores does not list ({', '.join(self.scores)})")
+        return self

@@ -75,6 +75,12 @@ class Distribution(Section):
         low, high = self.low or 0, self.high or 0
         return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
+    def values(self) -> list[Scalar] | None:
+        """All values of a choice or of a range of integers, None where there is no end of them."""
+        if self.type == "int":
+            return list(range(int(self.low or 0), int(self.high or 0) + 1))
+        return list(self.choices or []) if self.type == "choice" else None
+
     def __str__(self) -> str:
         if self.type == "choice":
             return "one of " + ", ".join(str(choice) for choice in self.choices or [])
@@ -87,19 +93,29 @@ class SearchConfig(Section):
     """Dotted key of the study -> its distribution, for example ``method.pretrain.alpha: {uniform: [0.1, 0.6]}``."""
     num_trials: int = Field(20, ge=1)
     """Trials of the study, the study file's own values (the first trial) among them."""
-    sampler: Literal["tpe", "random"] = "tpe"
-    """Optuna's sampler: tree-structured Parzen estimator (multivariate, constant liar), or random."""
+    sampler: Literal["tpe", "random", "cmaes", "qmc", "grid"] = "tpe"
+    """Optuna's sampler: tree-structured Parzen estimator (multivariate, constant liar), random, CMA-ES (names are drawn
+    at random), quasi-random (scrambled Sobol); or ``grid``: every combination of integers and choices, in order."""
     startup_trials: int = Field(10, ge=0)
-    """Random trials before TPE begins to model."""
-    scheduler: Literal["none"] = "none"
-    """Early stopping of trials."""
+    """Random trials before TPE or CMA-ES begins to model."""
+    scheduler: Literal["none", "asha", "hyperband"] = "none"
+    """Early stopping by the k-NN AUC on the select split (``probe_every``): asynchronous successive halving, or
+    asynchronous HyperBand, its form with several brackets. A stopped trial is ``pruned`` and never ranked."""
+    grace_epochs: int = Field(10, ge=1)
+    """Epochs that every trial trains before it may be stopped. Ours."""
+    reduction: float = Field(3.0, gt=1)
+    """η of successive halving: of the trials that reach a rung (``grace_epochs`` times a power of η), one in η goes on.
+    Li et al., "A system for massively parallel hyperparameter tuning", MLSys 2020: 3 or 4."""
     warm_start: list[dict[str, Scalar]] = Field(default_factory=list)
     """Points to try right after the study file's own values."""
     seeds: int = Field(1, ge=1)
-    """Seeds that the best configurations are run with. Repeats are not built yet: 1."""
+    """Seeds that the best trials and the default are run with, the search's own among them."""
+    repeat_best: int = Field(3, ge=1)
+    """How many of the best trials are repeated with the other seeds."""
 
     @model_validator(mode="after")
-    def _no_repeats_yet(self) -> SearchConfig:
-        if self.seeds > 1:
-            raise ValueError(f"seeds must be 1, this version cannot repeat trials yet, but got {self.seeds}")
+    def _grid_is_finite(self) -> SearchConfig:
+        endless = [key for key, distribution in self.space.items() if distribution.values() is None]
+        if self.sampler == "grid" and endless:
+            raise ValueError(f"a grid takes int and choice, but {endless[0]} is {self.space[endless[0]]}")
         return self

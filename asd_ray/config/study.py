@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from asd_ray.config.data import DataConfig
@@ -21,6 +23,9 @@ class ResourceConfig(Section):
     """By default as many as the cluster has room for."""
     max_failures: int = Field(1, ge=0)
     """Times that a trial is started again after it lost a worker."""
+    reading: Literal["auto", "cached", "streamed"] = "auto"
+    """Where training takes the features from: Ray's object store, read once (``cached``), or the shards, again every
+    epoch (``streamed``). ``auto`` caches what fits."""
     storage: str | None = None
     """Folder for checkpoints of trials with several workers; the study folder by default. On several nodes it must be
     shared."""

@@ -57,7 +57,7 @@ def find(root: Path) -> tuple[list[Clip], list[Problem]]:
     clips: list[Clip] = []
     problems: list[Problem] = []
     undivided: dict[tuple[str, str], list[Clip]] = defaultdict(list)
-    for path in sorted(_files(root)):
+    for path in sorted(files(root)):
         if path.lower().endswith(_OTHER_AUDIO):
             problems.append(Problem("warning", "format", path, "a format that is not read", "wav, flac or ogg"))
         if not is_audio(path):
@@ -73,7 +73,7 @@ def find(root: Path) -> tuple[list[Clip], list[Problem]]:
     return clips, problems
 
 
-def _files(root: Path) -> Iterator[str]:
+def files(root: Path) -> Iterator[str]:
     """All files under a folder, relative to it; links to folders are followed, but none is entered twice."""
     seen: set[tuple[int, int]] = set()
     for folder, below, names in os.walk(root, followlinks=True, onerror=_unreadable):

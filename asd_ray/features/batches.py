@@ -54,17 +54,60 @@ class Batches(Protocol):
         """The clips that a mask (N,) keeps."""
 
 
+class Blocks:
+    """Rows (N, …) of several arrays, one after the other, that are not joined: only what is asked for is copied.
+
+    With arrays in shared memory (blocks of Ray's object store) any number of processes of a node share one copy.
+
+    Args:
+        blocks: arrays (n, …) of one type and shape.
+        pin: gather into page-locked memory, from which a GPU copies while the processor goes on.
+    """
+
+    def __init__(self, blocks: Sequence[np.ndarray], pin: bool = False) -> None:
+        self.blocks, self.pin = blocks, pin
+        self.starts = np.cumsum([0, *map(len, blocks)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        first = self.blocks[0]
+        out = empty(len(rows), first, self.pin)
+        target, numbers = out.numpy(), rows.numpy()
+        of_block = np.searchsorted(self.starts, numbers, side="right") - 1
+        within = numbers - self.starts[of_block]
+        for position, (block, row) in enumerate(zip(of_block.tolist(), within.tolist(), strict=True)):
+            target[position] = self.blocks[block][row]
+        return out
+
+    def on(self, device: torch.device) -> Tensor:
+        """All rows as one contiguous tensor on a device, copied block by block."""
+        out = torch.empty((len(self), *self.blocks[0].shape[1:]), dtype=_dtype(self.blocks[0]), device=device)
+        for start, block in zip(self.starts[:-1].tolist(), self.blocks, strict=True):
+            out[start : start + len(block)] = torch.from_numpy(block.copy())
+        return out
+
+
 class CachedBatches:
     """Clips in memory.
 
     Args:
         clips: N identities.
-        columns: column name -> (N, …) tensor, on any device.
+        columns: column name -> (N, …) tensor on any device, or blocks in shared memory.
         classes: class names in label order.
+        rows: (N,) rows of the columns that the clips are at; by default all of them.
     """
 
-    def __init__(self, clips: Sequence[Clip], columns: Mapping[str, Tensor], classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        columns: Mapping[str, Tensor | Blocks],
+        classes: Sequence[str],
+        rows: Tensor | None = None,
+    ) -> None:
         self.clips, self.columns, self.classes = clips, columns, classes
+        self.rows = torch.arange(len(clips)) if rows is None else rows
         self.labels = class_numbers(clips, classes)
 
     def shuffled(self, batch_size: int, *order: object) -> Iterator[Batch]:
@@ -78,16 +121,32 @@ class CachedBatches:
 
     def where(self, keep: np.ndarray) -> CachedBatches:
         chosen = np.flatnonzero(keep)
-        columns = {name: column[chosen] for name, column in self.columns.items()}
-        return CachedBatches([self.clips[number] for number in chosen], columns, self.classes)
+        return CachedBatches(
+            [self.clips[number] for number in chosen.tolist()], self.columns, self.classes, self.rows[chosen]
+        )
 
     def _batch(self, chosen: Tensor) -> Batch:
-        return Batch({name: column[chosen] for name, column in self.columns.items()}, self.labels[chosen])
+        rows = self.rows[chosen]
+        return Batch({name: column[rows] for name, column in self.columns.items()}, self.labels[chosen])
+
+
+def empty(count: int, like: np.ndarray, pin: bool = False) -> Tensor:
+    """Room for ``count`` rows of the type and shape of an array's."""
+    return torch.empty((count, *like.shape[1:]), dtype=_dtype(like), pin_memory=pin)
+
+
+def _dtype(array: np.ndarray) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, array.dtype)).dtype
 
 
 def permutation(count: int, *order: object) -> Tensor:
     """A permutation (count,) that depends on ``order`` alone."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(stable_hash(*order) >> 1))
+    return torch.randperm(count, generator=generator(*order))
+
+
+def generator(*order: object) -> torch.Generator:
+    """A random generator whose numbers depend on ``order`` alone."""
+    return torch.Generator().manual_seed(stable_hash(*order) >> 1)
 
 
 def class_numbers(clips: Sequence[Clip], classes: Sequence[str]) -> Tensor:

@@ -5,17 +5,21 @@ Legend: B batch, S samples, F mel bands, T frames.
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
 from asd_ray.config import FeatureConfig
 
+FULL_SCALE = 32768
+"""What a sample of 1.0 is in the store's int16 waveforms."""
+
 
 class LogMel(nn.Module):
-    """Waveforms (B, S) in [-1, 1] to Log-Mel spectrograms (B, F, T), fp32.
+    """Waveforms (B, S) in [-1, 1] to Log-Mel spectrograms (B, F, T), fp32, T = 1 + floor(S / hop_length).
 
-    ``log max(mel, floor)`` with the natural logarithm, or ``10 log10`` of it. Frames are centred and the signal is
-    padded with zeros, so 10 s at 16 kHz with hop 512 are 313 frames.
+    The settings, and what is mirrored or clamped when, are in :class:`asd_ray.config.FeatureConfig`.
     """
 
     def __init__(self, config: FeatureConfig) -> None:
@@ -33,14 +37,20 @@ class LogMel(nn.Module):
             norm=config.norm,
             mel_scale=config.mel_scale,
             center=True,
-            pad_mode="constant",
+            pad_mode=config.pad_mode,
         )
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        mel = self.mel(waveforms).clamp_min(self.config.floor)
-        return mel.log() if self.config.log == "natural" else 10 * mel.log10()
+        mel = self.mel(waveforms)
+        mel = mel + self.config.floor if self.config.floor_rule == "add" else mel.clamp_min(self.config.floor)
+        return mel.log() if self.config.log == "natural" else 20 / self.config.power * mel.log10()
 
 
 def level_db(waveforms: Tensor) -> Tensor:
     """Root-mean-square level (B,) of waveforms (B, S) in dB relative to full scale: the loudness-only baseline."""
     return 10 * waveforms.square().mean(-1).clamp_min(1e-12).log10()
+
+
+def to_int16(waveforms: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Waveforms in [-1, 1] as int16: times 32768, rounded, clipped. 16-bit recordings come back as they were."""
+    return np.clip(np.rint(waveforms * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)

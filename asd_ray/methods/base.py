@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asd_ray.config import OptimiserConfig
+from asd_ray.features.batches import Batches
 
 Inputs = Mapping[str, Tensor]
 
@@ -36,6 +38,9 @@ class DataInfo:
         std: their standard deviation, the pre-norm's σ.
         clips: number of training clips of all workers together.
         workers: number of workers that train together.
+        extra_clips: number of clips for pre-training alone (``data.extra_pretraining``).
+        features: the settings that decide what the features are (:attr:`asd_ray.features.store.Manifest.settings`).
+        restored: whether the method is built for the weights of a detector, and reads none from elsewhere.
     """
 
     n_mels: int
@@ -45,6 +50,9 @@ class DataInfo:
     std: float
     clips: int
     workers: int = 1
+    extra_clips: int = 0
+    features: Mapping[str, Any] = field(default_factory=dict)
+    restored: bool = False
 
 
 class Stage(nn.Module, ABC):
@@ -54,6 +62,12 @@ class Stage(nn.Module, ABC):
     optimiser: OptimiserConfig
     corpus: tuple[str, ...] = ("train",)
     """Splits of the feature store that it trains on: ``train``, ``extra`` (``data.extra_pretraining``), or both."""
+    validation: float = 0.0
+    """Share of the training clips that are held out of training and validate every epoch, by a hash of their paths."""
+    patience: int = 0
+    """Epochs without a better validation loss after which the stage ends; 0 trains them all."""
+    keep: str = "last"
+    """Which epoch's weights the stage leaves behind: of the ``last``, or of the ``best``."""
     worker_local: tuple[str, ...] = ()
     """Prefixes of ``state_dict`` keys that differ between workers (a memory bank of each worker's own clips)."""
 
@@ -69,6 +83,15 @@ class Stage(nn.Module, ABC):
             The scalar loss, and detached scalars that are averaged over the epoch and reported.
         """
 
+    def validation_loss(self, inputs: Inputs, labels: Tensor) -> Tensor:
+        """The sum over held-out clips of what ``validation`` compares epochs by; in eval mode, without gradients."""
+        raise NotImplementedError(f"{type(self).__name__} holds no clips out.")
+
+    @property
+    def pretrained(self) -> nn.Module | None:
+        """The encoder that this stage has pre-trained, to be published, or None if that is not what it does."""
+        return None
+
     def end_step(self, progress: float) -> None:
         """Called after every optimiser step.
 
@@ -82,6 +105,8 @@ class Method(nn.Module, ABC):
 
     columns: tuple[str, ...] = ("log_mel",)
     """Columns of the feature store that it needs."""
+    has_own_score: bool = False
+    """Whether it has an anomaly score of its own, :meth:`own_score`."""
 
     @abstractmethod
     def stages(self) -> Sequence[Stage]:
@@ -90,6 +115,25 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def embed(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Embeddings (B, D) and class logits (B, C), fp32, of clips. Called in eval mode, no grad."""
+
+    def finish(self, clips: Batches) -> None:
+        """Called once after the last stage, on every worker with its own training clips, in eval mode, without
+        gradients: for statistics of the trained network. What a detector needs of them goes into buffers."""
+
+    def own_score(self, embedding: Tensor, classes: Sequence[str]) -> Tensor:
+        """The score that the method itself comes with (``evaluation.score: own``), where :attr:`has_own_score` is set.
+
+        Args:
+            embedding: (B, D), fp32, on the method's device.
+            classes: B names ``machine/id``, also of classes that were never trained.
+
+        Returns:
+            (B,), higher for more anomalous clips.
+
+        Raises:
+            AsdRayError: it has no score for clips of such a class.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no score of its own.")
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype | None:

@@ -11,23 +11,35 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from asd_ray.augment import LogMixupExp, PreNorm, RandomResizeCrop, TwoViews
+from asd_ray.augment import LogMixupExp, PreNorm, RandomResizeCrop, TwoViews, first_band_from, power_scale
 from asd_ray.config import PretrainConfig
+from asd_ray.errors import ConfigError
 from asd_ray.losses import alignment, info_nce, uniformity
 from asd_ray.methods.base import DataInfo, Inputs, Stage
 from asd_ray.moco import KeyQueue, forward_keys, gather, momentum_at, momentum_update, rank
 from asd_ray.models.encoders import Encoder
 from asd_ray.models.heads import projection
 
+CORPORA = {"own": ("train",), "extra": ("extra",), "both": ("train", "extra")}
+
 
 class PretrainStage(Stage):
     """Momentum contrast of two augmented views of each clip.
+
+    A step may be one batch or several parts of one (``accumulate``), each a :meth:`forward` and a backward pass. In all
+    of them the negatives are the keys that the queue held when the step began; the step's own keys enter it, and the
+    key encoder moves, in :meth:`end_step`. So the parts of a batch give the gradients, queue and key encoder of the
+    whole, but for what sees one part at a time: batch norm and post-norm, the mixing bank, which takes up the clips of
+    every part, and the negatives where there is no queue.
 
     Args:
         config: settings of the stage.
         info: of the data.
         pre_norm: the method's.
         encoder: the method's, trained here as the query encoder.
+
+    Raises:
+        ConfigError: the corpus has no clips, or the settings of the augmentations do not fit the features.
     """
 
     name = "pretrain"
@@ -36,21 +48,18 @@ class PretrainStage(Stage):
     def __init__(self, config: PretrainConfig, info: DataInfo, pre_norm: PreNorm, encoder: Encoder) -> None:
         super().__init__()
         self.optimiser = config
-        # Beyond twice the clips (each enters with both views) a larger bank holds only more copies of the same.
-        bank_size = min(config.bank_size, 2 * info.clips)
-        self.views = TwoViews(
-            pre_norm,
-            LogMixupExp(config.alpha, bank_size, info.n_mels, info.frames),
-            RandomResizeCrop(config.crop_scale, config.canvas),
-        )
+        self.corpus = CORPORA[config.corpus]
+        mix = _mixing(config, info, pre_norm, _count(config, info))
+        self.views = TwoViews(pre_norm, mix, RandomResizeCrop(config.crop_scale, config.canvas))
         self.query = nn.Sequential(encoder, projection(config.projection, encoder.num_features, config.dim))
         self.key = deepcopy(self.query).requires_grad_(False)
         self.queue = KeyQueue(config.queue_size, config.dim) if config.queue_size else None
+        self.new_keys: list[Tensor] = []  # of this step; empty between steps, so that no checkpoint needs them
         self.temperature, self.momentum, self.shuffle_bn = config.temperature, config.momentum, config.shuffle_bn
         self.momentum_schedule = config.momentum_schedule
 
     def forward(self, inputs: Inputs, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """InfoNCE of clips (B, F, T); labels are not looked at. Keys of all workers enter the queue."""
+        """InfoNCE of clips (B, F, T); labels are not looked at. Keys of all workers will enter the queue."""
         query_view, key_view = self.views(inputs["log_mel"])
         q = nnf.normalize(self.query(query_view), dim=1)  # (B, D)
         keys = forward_keys(lambda x: nnf.normalize(self.key(x), dim=1), key_view, self.shuffle_bn)  # (N, D)
@@ -60,25 +69,38 @@ class PretrainStage(Stage):
             others = (own[:, None] + torch.arange(1, len(keys), device=q.device)) % len(keys)
             negative = (q @ keys.T).gather(1, others)  # (B, N - 1)
         else:
-            # A copy: the gradient needs what the queue held before the keys enter it.
-            negative = q @ self.queue.items.clone().T  # (B, K)
-            self.queue.push(keys)
+            negative = q @ self.queue.items.T  # (B, K)
+            self.new_keys.append(keys)
         loss = info_nce(positive, negative, self.temperature)
         return loss, self._metrics(q.detach(), keys[own], positive.detach(), negative.detach())
 
-    def end_step(self, progress: float = 0.0) -> None:
-        """Moves the key encoder after the query encoder, once per optimiser step.
+    @property
+    def pretrained(self) -> Encoder:
+        encoder = self.query[0]
+        assert isinstance(encoder, Encoder)
+        return encoder
 
-        That is before the next key pass, as in MoCo, and right with accumulated gradients too.
+    def end_step(self, progress: float = 0.0) -> None:
+        """Pushes the step's keys, and moves the key encoder after the query encoder, once per optimiser step.
+
+        That is before the next key pass, as in MoCo.
 
         Args:
             progress: share of the stage's steps that are done, for the schedule of m.
         """
         momentum_update(self.key, self.query, momentum_at(self.momentum, progress, self.momentum_schedule))
+        if self.queue is not None and self.new_keys:
+            self.queue.push(torch.cat(self.new_keys))
+            self.new_keys.clear()
 
     @torch.no_grad()
     def _metrics(self, q: Tensor, k: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
-        """What shows whether it is learning. ``embedding_std`` is 1/√D at most, and 0 when the encoder collapsed."""
+        """What shows whether it is learning.
+
+        Means over this worker's clips, but for the two that need pairs, over all workers': ``uniformity``, and
+        ``embedding_std``, which is 1/√D at most, and 0 when the encoder collapsed. ``queue_filled`` is the share of the
+        negatives that were keys, not the random vectors that a queue starts with.
+        """
         queries = gather(q)
         metrics = {
             "positive_similarity": positive.mean(),
@@ -93,3 +115,23 @@ class PretrainStage(Stage):
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, momentum={self.momentum}, shuffle_bn={self.shuffle_bn}"
+
+
+def _count(config: PretrainConfig, info: DataInfo) -> int:
+    """Clips that are pre-trained on, of all workers together."""
+    if config.corpus != "own" and not info.extra_clips:
+        raise ConfigError(
+            f"method.pretrain.corpus: is {config.corpus}, but there are no clips for pre-training alone; name folders "
+            "with audio in data.extra_pretraining, or take own."
+        )
+    return sum({"train": info.clips, "extra": info.extra_clips}[split] for split in CORPORA[config.corpus])
+
+
+def _mixing(config: PretrainConfig, info: DataInfo, pre_norm: PreNorm, clips: int) -> LogMixupExp:
+    bank_size = min(config.bank_size, 2 * clips)  # each clip enters with both views: more would only be more copies
+    features = info.features
+    scale = 1.0
+    if config.mix_domain == "power":
+        scale = power_scale(features["log"], float(pre_norm.std), features["power"])
+    first_band = first_band_from(features, config.band_from_hz) if config.band == "high" else 0
+    return LogMixupExp(config.alpha, bank_size, info.n_mels, info.frames, scale, first_band)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from asd_ray.config import SiaMocoConfig, StudyConfig
 from asd_ray.methods.base import DataInfo, Method
 from asd_ray.methods.sia_moco import SiaMoco
 from asd_ray.models.encoders import check_name
 
-METHODS: dict[str, Callable[[Any, DataInfo], Method]] = {"sia_moco": SiaMoco}
+METHODS: dict[str, type[Method]] = {"sia_moco": SiaMoco}
 
 
 def check(study: StudyConfig) -> None:
@@ -23,6 +20,11 @@ def check(study: StudyConfig) -> None:
     choices = study.search.space[key].choices if key in study.search.space else None
     for name in [study.method.pretrain.encoder, *(choices or [])]:
         check_name(str(name))
+
+
+def columns(method_config: SiaMocoConfig) -> tuple[str, ...]:
+    """The columns of the feature store that a method needs."""
+    return METHODS[method_config.name].columns
 
 
 def build(method_config: SiaMocoConfig, info: DataInfo) -> Method:

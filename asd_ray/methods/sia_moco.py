@@ -10,53 +10,79 @@ leaves open is a setting (:class:`asd_ray.config.SiaMocoConfig`), and the contra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import Tensor
 
 from asd_ray.augment import PreNorm
 from asd_ray.config import FinetuneConfig, SiaMocoConfig
 from asd_ray.methods.base import DataInfo, Inputs, Method, Stage
-from asd_ray.methods.finetune import FinetuneStage
+from asd_ray.methods.finetune import FinetuneStage, Trunk, build_trunk
 from asd_ray.methods.pretrain import PretrainStage
 from asd_ray.models.encoders import Encoder
 from asd_ray.models.heads import ArcFaceHead, LinearHead
+from asd_ray.models.published import load_encoder
 
 
 class SiaMoco(Method):
-    """The encoder with its pre-norm and classifier: all that a trained detector needs.
+    """The encoder with its pre-norm, what couples it to the classifier, and the head: all that a detector needs.
 
     Args:
         config: settings of the method.
         info: of the data.
 
+    Attributes:
+        encoder: the one that is pre-trained, or None where ``coupling: none`` uses none.
+        trunk: what is below the head, or None where it is the encoder itself (a module is registered once).
+
     Raises:
-        ConfigError: the encoder is not one of timm's, or a crop's range is not one.
+        ConfigError: a network does not exist or does not fit the data, a crop's range is not one, or the folder of
+            ``init_from`` holds no such encoder.
     """
 
     def __init__(self, config: SiaMocoConfig, info: DataInfo) -> None:
         super().__init__()
         self.config, self.info = config, info
         self.pre_norm = PreNorm(info.mean, info.std)
-        self.encoder = Encoder(config.pretrain.encoder, info.n_mels, info.frames, config.precision)
-        self.head = _head(config.finetune, self.encoder.num_features, len(info.classes))
+        self.encoder = None if config.finetune.coupling == "none" else self._encoder()
+        trunk = build_trunk(config.finetune, self.encoder, info.n_mels, info.frames, config.precision, config.compile)
+        self.trunk = None if trunk is self.encoder else trunk
+        self.head = _head(config.finetune, trunk.num_features, len(info.classes))
 
     def stages(self) -> Sequence[Stage]:
         """Pre-training and fine-tuning, built anew on the method's device; a stage of no epochs is left out.
 
-        The key encoder starts as a copy of what the encoder is now.
+        The key encoder starts as a copy of what the encoder is now. Without an encoder there is no pre-training.
         """
         stages: list[Stage] = []
-        if self.config.pretrain.epochs:
+        if self.encoder is not None and self.config.pretrain.epochs:
             stages.append(PretrainStage(self.config.pretrain, self.info, self.pre_norm, self.encoder))
         if self.config.finetune.epochs:
-            stages.append(FinetuneStage(self.config.finetune, self.pre_norm, self.encoder, self.head))
+            stages.append(FinetuneStage(self.config.finetune, self.pre_norm, self._trunk, self.head))
         device = next(self.parameters()).device
         return [stage.to(device) for stage in stages]
 
     def embed(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Pooled features (B, D) of the encoder and logits (B, C) without margin, of clips (B, F, T)."""
-        embedding = self.encoder(self.pre_norm(inputs["log_mel"]))
+        """What the head sees (B, D), and logits (B, C) without margin, of clips ``log_mel`` (B, F, T).
+
+        D are the encoder's pooled features (``coupling: encoder`` and ``frozen``) or the light network's (``channel``
+        and ``none``).
+        """
+        embedding = self._trunk(self.pre_norm(inputs["log_mel"]))
         return embedding, self.head(embedding)
+
+    @property
+    def _trunk(self) -> Trunk:
+        trunk = self.encoder if self.trunk is None else self.trunk
+        assert trunk is not None
+        return trunk
+
+    def _encoder(self) -> Encoder:
+        config, info = self.config.pretrain, self.info
+        encoder = Encoder(config.encoder, info.n_mels, info.frames, self.config.precision, self.config.compile)
+        if config.init_from is not None and not info.restored:
+            load_encoder(Path(config.init_from), encoder, info)
+        return encoder
 
 
 def _head(config: FinetuneConfig, features: int, classes: int) -> LinearHead | ArcFaceHead:

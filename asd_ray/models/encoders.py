@@ -6,6 +6,7 @@ Legend: B batch, F mel bands, T frames, D features.
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ class Encoder(nn.Module):
         n_mels: F.
         frames: T.
         precision: ``auto``, ``fp32`` or ``bf16`` (:func:`asd_ray.methods.base.resolve_precision`).
+        compile: whether ``torch.compile`` translates the network at its first pass, which takes half a minute or more.
 
     Attributes:
         num_features: D.
@@ -32,15 +34,17 @@ class Encoder(nn.Module):
         ConfigError: timm has no such architecture, or it does not take (F, T) inputs.
     """
 
-    def __init__(self, name: str, n_mels: int, frames: int, precision: str = "auto") -> None:
+    def __init__(self, name: str, n_mels: int, frames: int, precision: str = "auto", compile: bool = False) -> None:
         super().__init__()
-        self.name, self.precision = name, precision
+        self.name, self.precision, self.compiled = name, precision, compile
         check_name(name)
         import timm  # takes seconds, and only the processes that train need it
 
         network = timm.create_model(name, pretrained=False, in_chans=1, num_classes=0)
         self.network = network.to(memory_format=torch.channels_last)
         self.num_features = self._probe(n_mels, frames)
+        if compile:
+            self.network.compile()  # in place: the keys of its state stay the same
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, F, T) fp32 to (B, D) fp32."""
@@ -48,6 +52,12 @@ class Encoder(nn.Module):
         with torch.autocast(x.device.type, dtype=dtype, enabled=dtype is not None):
             features = self.network(x.unsqueeze(1))
         return features.float()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy (the key encoder) is compiled too: torch leaves that out of a module's state."""
+        super().__setstate__(state)
+        if self.compiled:
+            self.network.compile()
 
     @torch.no_grad()
     def _probe(self, n_mels: int, frames: int) -> int:

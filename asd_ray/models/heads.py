@@ -40,6 +40,7 @@ class ArcFaceHead(nn.Module):
 
     Deng et al., "ArcFace", CVPR 2019, equation 3, with the guard of the authors' code: where θ_y + m would pass π, and
     the cosine rise again, the logit is s (cos θ_y − m sin m), so that it falls monotonically over all θ_y.
+    In fp32 under autocast too: bf16's steps below 1 are 1/256, which s = 30 makes a tenth of a logit.
 
     Args:
         features: D.
@@ -55,7 +56,8 @@ class ArcFaceHead(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits (B, C) of features (B, D): with margin on the labels (B,), without any where there are none."""
-        cosine = nnf.linear(nnf.normalize(x), nnf.normalize(self.weight))
+        with torch.autocast(x.device.type, enabled=False):
+            cosine = nnf.linear(nnf.normalize(x.float()), nnf.normalize(self.weight))
         if labels is None:
             return self.scale * cosine
         own = labels[:, None]

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from asd_ray import metrics, scoring
-from asd_ray.features.store import ClipTable, Manifest, collect, shard_paths
+from asd_ray.features.store import Manifest, Place, read_tables
 
 
 def baseline_results(
-    store: Path, manifest: Manifest, identity: pd.DataFrame, ids: Sequence[tuple[str, str]], max_fpr: float
+    store: Place, manifest: Manifest, identity: pd.DataFrame, ids: Sequence[tuple[str, str]], max_fpr: float
 ) -> pd.DataFrame:
     """Rows of results for the baselines ``level`` and ``knn_log_mel``, computed from the feature store.
 
     Args:
-        store, manifest: the features.
+        store, manifest: the features, in a folder or at a URI.
         identity: labelled test clips: ``path, machine, id, domain, label, split``.
         ids: ``(machine, id)`` pairs that get a row.
         max_fpr: p of pAUC.
@@ -43,11 +41,10 @@ def baseline_results(
     return pd.concat(frames, ignore_index=True)
 
 
-def _statistics(store: Path, manifest: Manifest, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+def _statistics(store: Place, manifest: Manifest, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Levels (N,), time-mean Log-Mel (N, F), class names (N,) and paths of a split, one shard in memory at a time."""
     levels, means, classes, paths = [], [], [], []
-    for path in shard_paths(store, manifest, split):
-        table: ClipTable = collect([pq.read_table(path)], manifest.shape)
+    for table in read_tables(store, manifest, split):
         levels.append(table.level_db)
         means.append(table.log_mel.mean(axis=2, dtype=np.float32))
         classes += [clip.class_name for clip in table.clips]

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from asd_ray.config import Scalar, StudyConfig
 from asd_ray.errors import ConfigError
 from asd_ray.files import write_text
+from asd_ray.study.tables import read_table, write_table
 from asd_ray.study_file import load_study, to_yaml
 
 # Keys that may change between two runs of the same study: they decide how much and where, not what is measured.
-FREE_KEYS = ("search.num_trials", "resources")
+FREE_KEYS = ("search.num_trials", "search.seeds", "search.repeat_best", "resources")
 PACKAGES = ("asd-ray", "ray", "optuna", "torch", "torchaudio", "timm", "numpy", "scikit-learn", "pandas", "pyarrow")
 
 
@@ -42,6 +45,8 @@ class TrialRecord:
         epochs: that were trained.
         duration_s: from the start of the run that ended it to its end; what ran before an interruption is not in it.
         samples_per_s: mean over training epochs, augmented or not, all workers together.
+        repeat: 0, or the number of a repeat with another seed.
+        score: kind of anomaly score that its results are of.
         reason: why it failed, else empty.
         results: rows of ``results.parquet``.
     """
@@ -54,6 +59,8 @@ class TrialRecord:
     epochs: int = 0
     duration_s: float = 0.0
     samples_per_s: float | None = None
+    repeat: int = 0
+    score: str = ""
     reason: str = ""
     results: list[dict[str, Any]] = field(default_factory=list)
 
@@ -112,20 +119,26 @@ class StudyFolder:
             "asked": study.search.num_trials,
             "ended": len(finished),
             "complete": len(complete),
+            "pruned": sum(record.status == "pruned" for record in finished.values()),
             "failed": sum(record.status == "failed" for record in finished.values()),
             "unfinished": len(self.started().keys() - finished.keys()),
             "best": best.trial if best else None,
             "objective": best.objective if best else None,
         }
 
-    def trial(self, number: int) -> Path:
-        return self.path / "trials" / f"{number:05d}"
+    def trial(self, number: int, repeat: int = 0) -> Path:
+        folder = self.path / "trials" / f"{number:05d}"
+        return folder / f"repeat-{repeat:02d}" if repeat else folder
 
     def start_trial(self, number: int, values: Mapping[str, Scalar]) -> None:
         write_text(self.trial(number) / "values.json", json.dumps(dict(values)))
 
     def finish_trial(self, record: TrialRecord) -> None:
-        write_text(self.trial(record.trial) / "trial.json", json.dumps(asdict(record)))
+        """Writes how a trial ended, and deletes what only an unfinished one needs."""
+        folder = self.trial(record.trial, record.repeat)
+        write_text(folder / "trial.json", json.dumps(asdict(record)))
+        for left in ("checkpoints", "train"):
+            shutil.rmtree(folder / left, ignore_errors=True)
 
     def started(self) -> dict[int, dict[str, Scalar]]:
         """Number -> values of every trial that ever started."""
@@ -134,9 +147,9 @@ class StudyFolder:
             for path in sorted(self.path.glob("trials/*/values.json"))
         }
 
-    def record(self, number: int) -> TrialRecord | None:
+    def record(self, number: int, repeat: int = 0) -> TrialRecord | None:
         """How a trial ended, or None while it has not."""
-        path = self.trial(number) / "trial.json"
+        path = self.trial(number, repeat) / "trial.json"
         return TrialRecord(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
     def finished(self) -> dict[int, TrialRecord]:
@@ -144,12 +157,26 @@ class StudyFolder:
         numbers = sorted(int(path.parent.name) for path in self.path.glob("trials/*/trial.json"))
         return {number: record for number in numbers if (record := self.record(number)) is not None}
 
+    def repeats(self) -> list[TrialRecord]:
+        """Records of all repeats with other seeds that ended, by trial and repeat."""
+        paths = sorted(self.path.glob("trials/*/repeat-*/trial.json"))
+        return [TrialRecord(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+
+    def write_history(self, number: int, repeat: int, history: Sequence[Mapping[str, Any]]) -> None:
+        """Keeps the metrics of a trial's epochs."""
+        write_table(self.trial(number, repeat) / "history.parquet", pd.DataFrame([*history]))
+
+    def history(self, number: int, repeat: int = 0) -> list[dict[str, Any]]:
+        """The metrics of a trial's epochs, without those that an epoch does not have; none if it trained none."""
+        frame = read_table(self.trial(number, repeat) / "history.parquet", missing_ok=True)
+        return [{str(k): v for k, v in row.items() if pd.notna(v)} for row in frame.to_dict("records")]
+
     def write_environment(self, features_hash: str, resources: Mapping[str, float], synthetic: bool) -> None:
         """``env.json``: versions, hardware, git revision, hash of the features, and whether the data are synthetic."""
         document = {
             "python": sys.version.split()[0],
             "platform": platform.platform(),
-            "processor": _processor(),
+            "processor": processor(),
             "packages": {name: _version(name) for name in PACKAGES},
             "ray_resources": {key: resources[key] for key in ("CPU", "GPU", "memory") if key in resources},
             "git_revision": _git_revision(),
@@ -200,7 +227,7 @@ def _git_revision() -> str | None:
     return run.stdout.strip()
 
 
-def _processor() -> str:
+def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -29,6 +29,7 @@ LINE_SECONDS = 10.0  # a progress line at most this often where nothing is redra
 @dataclass
 class RunningTrial:
     number: int
+    repeat: int
     values: dict[str, Scalar]
     started: float = field(default_factory=lambda: time.monotonic())
     stage: str = "starting"
@@ -36,6 +37,10 @@ class RunningTrial:
     epochs: int = 0
     loss: float | None = None
     samples_per_s: float | None = None
+
+    @property
+    def name(self) -> str:
+        return _name(self.number, self.repeat)
 
     def line(self) -> str:
         if not self.epoch:
@@ -54,7 +59,7 @@ class StudyView:
         self.phase_name, self.phase_done, self.phase_total = "", 0, 0
         self.phase_started = self.started = time.monotonic()
         self.last_line = 0.0
-        self.running: dict[int, RunningTrial] = {}
+        self.running: dict[tuple[int, int], RunningTrial] = {}
         self.finished: list[TrialRecord] = []
         self.spent: list[float] = []
         self.where = ""
@@ -108,24 +113,25 @@ class StudyView:
         self.phase_done, self.phase_total = done, total
         self._line(self._phase_line())
 
-    def trial_started(self, number: int, values: dict[str, Scalar]) -> None:
-        self.running[number] = RunningTrial(number, values)
-        log.info("trial %d starts: %s", number, format_values(values))
+    def trial_started(self, number: int, repeat: int, values: dict[str, Scalar]) -> None:
+        trial = self.running[number, repeat] = RunningTrial(number, repeat, values)
+        log.info("trial %s starts: %s", trial.name, format_values(values))
 
-    def trial_progress(self, number: int, result: dict[str, Any]) -> None:
-        trial = self.running.get(number)
+    def trial_progress(self, number: int, repeat: int, result: dict[str, Any]) -> None:
+        trial = self.running.get((number, repeat))
         if trial is not None and "epoch" in result:
             for key in ("stage", "epoch", "epochs", "loss", "samples_per_s"):
                 setattr(trial, key, result.get(key, getattr(trial, key)))
-            log.info("trial %d: %s", number, trial.line())
-            self._line(f"trial {number}: {trial.line()}{self._left()}")
+            log.info("trial %s: %s", trial.name, trial.line())
+            self._line(f"trial {trial.name}: {trial.line()}{self._left()}")
 
     def trial_finished(self, record: TrialRecord) -> None:
-        self.running.pop(record.trial, None)
+        self.running.pop((record.trial, record.repeat), None)
         self.finished.append(record)
         self.spent.append(record.duration_s)
         what = f"objective {100 * record.objective:.2f}" if record.objective is not None else record.reason
-        text = f"trial {record.trial} {record.status}: {what} ({record.duration_s:.0f} s)"
+        name = _name(record.trial, record.repeat)
+        text = f"trial {name} {record.status}: {what} ({record.duration_s:.0f} s)"
         self.say(f"{text}  {format_values(record.values)}{self._left()}")
 
     def seconds_left(self) -> float | None:
@@ -162,7 +168,7 @@ class StudyView:
         head = Text.assemble((f"study {self.name}", "bold"), f"  {elapsed}  {self.where}")
         lines: list[Any] = [head]
         if self.running or self.finished:
-            complete = [record for record in self.finished if record.objective is not None]
+            complete = [record for record in self.finished if record.objective is not None and not record.repeat]
             best = max(complete, key=lambda record: record.objective or 0.0, default=None)
             text = f"{len(self.finished)} of {self.total} trials ended"
             if best is not None:
@@ -172,7 +178,7 @@ class StudyView:
             for column in ("trial", "values", "now"):
                 table.add_column(column, overflow="fold")
             for trial in list(self.running.values()):
-                table.add_row(str(trial.number), format_values(trial.values), trial.line())
+                table.add_row(trial.name, format_values(trial.values), trial.line())
             if self.running:
                 lines.append(table)
         if self.phase_name and not self.running:
@@ -187,6 +193,10 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.console.print(f"{record.levelname.lower()}: {record.getMessage()}", markup=False, soft_wrap=True)
+
+
+def _name(number: int, repeat: int) -> str:
+    return f"{number} (repeat {repeat})" if repeat else str(number)
 
 
 def format_values(values: dict[str, Scalar]) -> str:

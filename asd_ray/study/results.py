@@ -36,8 +36,9 @@ def write_results(folder: StudyFolder, study: StudyConfig) -> StudyOutcome:
     """Writes the tables, the best trial's detector and submission, and the report, from the trials' records."""
     records = list(folder.finished().values())
     trials = pd.DataFrame([_row(record, study) for record in records])
+    everything = sorted([*records, *folder.repeats()], key=lambda record: (record.trial, record.repeat))
     results = pd.DataFrame(
-        [{"trial": record.trial, "seed": record.seed, **row} for record in records for row in record.results]
+        [{"trial": record.trial, "seed": record.seed, **row} for record in everything for row in record.results]
     )
     tables.write_table(folder.path / "trials.parquet", trials)
     tables.write_table(folder.path / "results.parquet", results)
@@ -72,7 +73,8 @@ def write_submission(folder: Path, scores: pd.DataFrame) -> None:
 def _row(record: TrialRecord, study: StudyConfig) -> dict[str, Any]:
     row = dataclasses.asdict(record)
     values = row.pop("values")
-    row.pop("results")
+    for own in ("results", "repeat"):
+        row.pop(own)
     return {
         "trial": row.pop("trial"),
         "status": row.pop("status"),

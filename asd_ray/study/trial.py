@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import json
-import math
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import ray.tune
 import torch
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from asd_ray import metrics
-from asd_ray.clips import Clip, EvaluationSplit, stable_hash
+from asd_ray.clips import stable_hash
 from asd_ray.config import StudyConfig
 from asd_ray.errors import AsdRayError
-from asd_ray.features.read import take
+from asd_ray.evaluation import Evaluation, objective
+from asd_ray.features.read import Features
 from asd_ray.features.store import Manifest
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.tables import write_table
 from asd_ray.study_file import with_values
 from asd_ray.training.checkpoints import FileCheckpoints
-from asd_ray.training.loop import TrainingFailed
-from asd_ray.training.ray_worker import Failure, train_with_ray
+from asd_ray.training.ray_worker import Failure, clip_source, train_with_ray
 from asd_ray.training.run import RunInputs, run
+from asd_ray.training.stage_run import TrainingFailed
 
 
 @dataclass(frozen=True)
@@ -39,30 +36,16 @@ class StudyInputs:
         folder: of the study.
         manifest: of the features.
         classes: ``machine/id`` of the training clips, in label order.
-        clips: labelled test clips.
-        splits: path -> ``select`` or ``holdout``.
-        train, test: a materialised dataset for each worker.
+        evaluation: what the labelled test clips are judged against.
+        features: where every worker finds its clips.
     """
 
     study: StudyConfig
     folder: StudyFolder
     manifest: Manifest
     classes: tuple[str, ...]
-    clips: tuple[Clip, ...]
-    splits: Mapping[str, EvaluationSplit]
-    train: tuple[Any, ...]
-    test: tuple[Any, ...]
-
-    def identity(self) -> pd.DataFrame:
-        """Who the labelled test clips are: ``path, machine, id, domain, label, split``."""
-        return pd.DataFrame(
-            [(c.path, c.machine, c.id, c.domain, c.label, self.splits[c.path]) for c in self.clips],
-            columns=["path", "machine", "id", "domain", "label", "split"],
-        )
-
-    def ids(self) -> list[tuple[str, str]]:
-        """``(machine, id)`` of all labelled test clips: each has a row in every split, defined or not."""
-        return sorted({(clip.machine, clip.id) for clip in self.clips})
+    evaluation: Evaluation
+    features: Features
 
 
 def trial_seed(study: StudyConfig, repeat: int = 0) -> int:
@@ -70,38 +53,41 @@ def trial_seed(study: StudyConfig, repeat: int = 0) -> int:
     return stable_hash("trial", study.seed, repeat) % 2**31
 
 
+def run_name(study: StudyConfig, config: Mapping[str, Any]) -> str:
+    """What a trial, or one of its repeats, is called in folders, logs and the Ray dashboard."""
+    repeat = config.get("repeat", 0)
+    return f"{study.name}-trial-{config['trial']:05d}" + (f"-repeat-{repeat:02d}" if repeat else "")
+
+
 def run_trial(config: dict[str, Any], inputs: StudyInputs) -> None:
     """Ray Tune's function trainable: runs the trial ``config`` and writes its record into the study folder."""
     record, history = _train_and_score(config, inputs)
-    folder = inputs.folder.trial(record.trial)
-    write_table(folder / "history.parquet", pd.DataFrame(history))
+    inputs.folder.write_history(record.trial, record.repeat, history)
     inputs.folder.finish_trial(record)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    shutil.rmtree(folder / "train", ignore_errors=True)
     ray.tune.report({"objective": record.objective, "status": record.status, "reason": record.reason})
 
 
 def _train_and_score(config: dict[str, Any], inputs: StudyInputs) -> tuple[TrialRecord, list[dict[str, Any]]]:
     started = time.time()
-    number, values = config["trial"], config["values"]
-    folder = inputs.folder.trial(number)
-    seed = trial_seed(inputs.study)
-    record = TrialRecord(number, values, seed, "failed")
+    number, repeat, values = config["trial"], config.get("repeat", 0), config["values"]
+    folder = inputs.folder.trial(number, repeat)
+    seed = trial_seed(inputs.study, repeat)
+    record = TrialRecord(number, values, seed, "failed", repeat=repeat)
     outcome: dict[str, Any] | Failure
     try:
         study = with_values(inputs.study, values)
-        run_inputs = RunInputs(study, inputs.manifest, inputs.classes, seed, folder / "detector")
-        outcome = _train(run_inputs, inputs, number)
+        run_inputs = RunInputs(study, inputs.manifest, inputs.classes, inputs.evaluation, seed, folder)
+        outcome = _train(run_inputs, inputs, run_name(study, config))
     except (TrainingFailed, AsdRayError) as failure:
         outcome = Failure(str(failure))
     record.duration_s = time.time() - started
     if isinstance(outcome, Failure):
         record.reason = outcome.reason
         return record, []
-    history = outcome["history"]
-    scores = inputs.identity().merge(outcome["scores"], on="path", how="left", validate="one_to_one")
-    write_table(folder / "scores.parquet", scores)
-    rows = metrics.per_id(scores, study.evaluation.max_fpr, ids=inputs.ids())
+    history, scored = outcome["history"], outcome["scored"]
+    write_table(folder / "scores.parquet", scored.assign(score=scored[outcome["score"]]))
+    rows = inputs.evaluation.rows(scored, outcome["score"], study.evaluation.max_fpr)
+    record.score = outcome["score"]
     record.objective = objective(rows, study.evaluation.objective)
     record.epochs = len(history)
     record.samples_per_s = sum(epoch["samples_per_s"] for epoch in history) / len(history) if history else None
@@ -113,28 +99,18 @@ def _train_and_score(config: dict[str, Any], inputs: StudyInputs) -> tuple[Trial
     return record, history
 
 
-def objective(rows: pd.DataFrame, kind: str) -> float | None:
-    """The average over the select split that a search maximises, or None where no ID of it has a defined AUC."""
-    averages = metrics.averages(rows).set_index("split")[kind]
-    value = float(averages.get("select", math.nan))
-    return value if math.isfinite(value) else None
-
-
-def _train(run_inputs: RunInputs, inputs: StudyInputs, number: int) -> dict[str, Any] | Failure:
+def _train(inputs: RunInputs, study_inputs: StudyInputs, name: str) -> dict[str, Any] | Failure:
     resources = inputs.study.resources
-    folder = inputs.folder.trial(number)
     if resources.workers > 1:
-        name = f"{inputs.study.name}-trial-{number:05d}"
-        storage = resources.storage or str(folder / "train")
-        callbacks = [TuneReportCallback()]
-        return train_with_ray(run_inputs, inputs.train, inputs.test, resources, name, storage, callbacks)
+        storage = resources.storage or str(inputs.out / "train")
+        return train_with_ray(inputs, study_inputs.features, resources, name, storage, [TuneReportCallback()])
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
+    device = torch.device("cuda" if resources.gpus_per_worker else "cpu")
     outcome = run(
-        run_inputs,
-        take(inputs.train[0], inputs.manifest.shape),
-        take(inputs.test[0], inputs.manifest.shape),
-        torch.device("cuda" if resources.gpus_per_worker else "cpu"),
-        FileCheckpoints(folder / "checkpoints"),
+        inputs,
+        clip_source(study_inputs.features, inputs.classes, 0, 1, device),
+        device,
+        FileCheckpoints(inputs.out / "checkpoints"),
         report=lambda epoch: ray.tune.report(dict(epoch)),
     )
     assert outcome is not None  # the only worker is the first

@@ -14,10 +14,11 @@ import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from asd_ray.config import ResourceConfig
-from asd_ray.features.read import take
+from asd_ray.features.batches import Batches
+from asd_ray.features.read import Features
 from asd_ray.training.checkpoints import load_rank, save_rank
-from asd_ray.training.loop import TrainingFailed
-from asd_ray.training.run import RunInputs, run
+from asd_ray.training.run import ClipSource, RunInputs, run
+from asd_ray.training.stage_run import TrainingFailed
 
 
 @dataclass(frozen=True)
@@ -46,27 +47,36 @@ class TrainCheckpoints:
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
+def clip_source(
+    features: Features, classes: Sequence[str], rank: int, workers: int, device: torch.device
+) -> ClipSource:
+    """One worker's clips, taken once for every combination of splits that is asked for."""
+    taken: dict[tuple[str, ...], Batches] = {}
+
+    def clips(splits: tuple[str, ...]) -> Batches:
+        if splits not in taken:
+            taken[splits] = features.batches(splits, classes, rank, workers, device)
+        return taken[splits]
+
+    return clips
+
+
 def train_worker(config: dict[str, Any]) -> dict[str, Any] | Failure | None:
-    """What one Ray Train worker does: takes its shard as one tensor, and runs."""
+    """What one Ray Train worker does: takes its clips, and runs."""
     inputs: RunInputs = config["inputs"]
     torch.set_num_threads(config["threads"])
-    rank = ray.train.get_context().get_world_rank()
-    shards = [take(_shard(config, split, rank), inputs.manifest.shape) for split in ("train", "test")]
+    context = ray.train.get_context()
+    rank, device = context.get_world_rank(), get_device()
+    clips = clip_source(config["features"], inputs.classes, rank, context.get_world_size(), device)
     try:
-        return run(inputs, shards[0], shards[1], get_device(), TrainCheckpoints(rank))
+        return run(inputs, clips, device, TrainCheckpoints(rank))
     except TrainingFailed as failure:
         return Failure(str(failure))
 
 
-def _shard(config: dict[str, Any], split: str, rank: int) -> Any:
-    name = f"{split}-{rank}"
-    return ray.train.get_dataset_shard(name) if name in config["shards"] else None
-
-
 def train_with_ray(
     inputs: RunInputs,
-    train_shards: Sequence[Any],
-    test_shards: Sequence[Any],
+    features: Features,
     resources: ResourceConfig,
     name: str,
     storage: str,
@@ -78,7 +88,7 @@ def train_with_ray(
 
     Args:
         inputs: for every worker.
-        train_shards, test_shards: one materialised Ray dataset for each worker.
+        features: where every worker finds its clips.
         resources: of the study.
         name: of the run, in folders and in the Ray dashboard.
         storage: folder or URI that all workers reach.
@@ -86,22 +96,13 @@ def train_with_ray(
     """
     # Every report of an epoch waits for the controller's next look at the workers; Ray's default is two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
-    shards = {
-        f"{split}-{rank}": shard
-        for split, of_workers in (("train", train_shards), ("test", test_shards))
-        for rank, shard in enumerate(of_workers)
-        if shard is not None
-    }
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
             "inputs": inputs,
+            "features": features,
             "threads": max(1, int(resources.cpus_per_worker)),
-            "shards": frozenset(shards),
         },
-        # Each worker reads the shard of its rank, whole: Ray's own split would hand out equal parts and drop the rest.
-        datasets=shards,
-        dataset_config=ray.train.DataConfig(datasets_to_split=[]),
         torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers,

@@ -5,23 +5,31 @@ Called by the Tune trainable itself (one worker) and by every Ray Train worker (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.distributed as dist
 
 from asd_ray import scoring
 from asd_ray.config import StudyConfig
+from asd_ray.decisions import decide
 from asd_ray.detector import save_detector
-from asd_ray.features.store import ClipTable, Manifest
-from asd_ray.methods.base import DataInfo
+from asd_ray.evaluation import Evaluation, objective
+from asd_ray.features.batches import Batches, class_numbers
+from asd_ray.features.store import Manifest
+from asd_ray.methods.base import DataInfo, Method, Stage
 from asd_ray.methods.registry import build
-from asd_ray.training.loop import Checkpoints, Workers, embed, seed_everything, train
+from asd_ray.models.encoders import Encoder
+from asd_ray.models.published import save_encoder
+from asd_ray.training.loop import Checkpoints, embed, train
+from asd_ray.training.stage_run import Workers, seed_everything
+
+ClipSource = Callable[[tuple[str, ...]], Batches]
+"""This worker's clips of some splits of the feature store."""
 
 
 @dataclass(frozen=True)
@@ -32,21 +40,22 @@ class RunInputs:
         study: resolved, with the trial's values in place.
         manifest: of the features.
         classes: ``machine/id`` of all training clips, in label order.
+        evaluation: what the test clips are judged against.
         seed: of the run.
-        detector: folder that the first worker saves the trained detector to.
+        out: folder that the first worker saves the pre-trained encoder and the trained detector in.
     """
 
     study: StudyConfig
     manifest: Manifest
     classes: tuple[str, ...]
+    evaluation: Evaluation
     seed: int
-    detector: Path
+    out: Path
 
 
 def run(
     inputs: RunInputs,
-    train_clips: ClipTable,
-    test_clips: ClipTable,
+    clips: ClipSource,
     device: torch.device,
     checkpoints: Checkpoints,
     report: Callable[[dict[str, Any]], None] = lambda metrics: None,
@@ -54,57 +63,87 @@ def run(
     """Trains and scores on this worker's clips, together with the other workers of the process group.
 
     Returns:
-        On the first worker ``{"history": list of epoch metrics, "scores": columns path and score, …}`` for the test
-        clips of all workers; None on the others.
+        On the first worker ``history`` (the epochs' metrics), ``scored`` (the labelled test clips of all workers with
+        a column per kind of score, and ``decision``) and ``score`` (the kind that counts); None on the others.
 
     Raises:
         TrainingFailed: the run cannot give a result.
     """
     workers = Workers.of_process_group()
-    counts = inputs.manifest.counts["train"]
+    config = inputs.study.evaluation
+    seed_everything(inputs.seed, "build")  # the same initial weights on every worker
+    method = build(inputs.study.method, data_info(inputs, workers.size)).to(device)
+
+    def embedded(split: str, keep: Callable[[str], bool] | None = None) -> tuple[list[str], scoring.Embedded]:
+        batches = clips((split,))
+        if keep is not None:
+            batches = batches.where(np.array([keep(clip.path) for clip in batches.clips], dtype=bool))
+        return _gathered(_embed(method, batches, inputs.classes), workers)
+
+    def probe() -> dict[str, float]:
+        """AUC on the select split of k-NN on the embeddings as they are now: cheap, and needs no classifier."""
+        splits = inputs.evaluation.splits
+        (_, train_embedded), (paths, test_embedded) = (
+            embedded("train"),
+            embedded("test", lambda path: splits.get(path) == "select"),
+        )
+        if workers.rank > 0 or not paths:
+            return {}
+        scores = scoring.score_all(train_embedded, test_embedded, config, ["knn"])
+        scored = inputs.evaluation.scored(paths, scores)
+        rows = inputs.evaluation.rows(scored[scored["split"] == "select"], "knn", config.max_fpr)
+        value = objective(rows, "auc")
+        return {} if value is None else {"knn_auc": value}
+
+    history = train(
+        method,
+        clips,
+        inputs.seed,
+        checkpoints,
+        report=report,
+        probe=probe,
+        after=lambda stage: _save_encoder(inputs, stage) if workers.rank == 0 else None,
+    )
+    (_, train_embedded), (test_paths, test_embedded) = embedded("train"), embedded("test")
+    if workers.rank > 0:
+        return None
+    scored = inputs.evaluation.scored(test_paths, scoring.score_all(train_embedded, test_embedded, config))
+    kinds = [name for name in scored.columns if name in scoring.KINDS]
+    kind = inputs.evaluation.best_kind(scored, kinds, config) if config.score == "best" else config.score
+    detector = inputs.out / "detector"
+    thresholds = save_detector(
+        detector, inputs.study, inputs.manifest, inputs.classes, method, train_embedded, score=kind
+    )
+    numbers = class_numbers(inputs.evaluation.clips, inputs.classes).numpy()
+    scored["decision"] = decide(scored[kind].to_numpy(), thresholds[numbers])
+    return {"history": history, "scored": scored, "score": kind}
+
+
+def data_info(inputs: RunInputs, workers: int = 1) -> DataInfo:
+    """What a method must know of a study's data."""
     n_mels, frames = inputs.manifest.shape
-    info = DataInfo(
+    return DataInfo(
         n_mels=n_mels,
         frames=frames,
         classes=inputs.classes,
         mean=inputs.manifest.mean,
         std=inputs.manifest.std,
-        clips=counts,
-        workers=workers.size,
+        clips=inputs.manifest.counts["train"],
+        workers=workers,
+        extra_clips=inputs.manifest.counts.get("extra", 0),
+        features=inputs.manifest.settings,
     )
-    seed_everything(inputs.seed, "build")  # the same initial weights on every worker
-    method = build(inputs.study.method, info).to(device)
-    history = train(
-        method,
-        torch.from_numpy(train_clips.log_mel).to(device),
-        class_numbers(train_clips, inputs.classes).to(device),
-        inputs.seed,
-        checkpoints,
-        fewest=counts // workers.size,
-        report=report,
-    )
-    embedded = [_gathered(_embed(method, clips, inputs.classes), workers) for clips in (train_clips, test_clips)]
-    if workers.rank > 0:
-        return None
-    (_, train_embedded), (test_paths, test_embedded) = embedded
-    evaluation = inputs.study.evaluation
-    scores = {kind: scoring.score(kind, train_embedded, test_embedded, evaluation.neighbours) for kind in scoring.KINDS}
-    save_detector(inputs.detector, inputs.study, inputs.manifest, inputs.classes, method, train_embedded)
-    return {
-        "history": history,
-        "scores": pd.DataFrame({"path": test_paths, "score": scores[evaluation.score], **_prefixed(scores)}),
-    }
 
 
-def class_numbers(clips: ClipTable, classes: tuple[str, ...]) -> torch.Tensor:
-    """Class number (N,) of every clip, -1 for a class without training clips."""
-    number = {name: position for position, name in enumerate(classes)}
-    return torch.tensor([number.get(clip.class_name, -1) for clip in clips.clips], dtype=torch.long)
+def _save_encoder(inputs: RunInputs, stage: Stage) -> None:
+    """Keeps what pre-training made, before fine-tuning changes it: to publish, or to start from."""
+    if isinstance(stage.pretrained, Encoder):
+        save_encoder(inputs.out / "encoder", stage.pretrained, inputs.study.model_dump(mode="json"), data_info(inputs))
 
 
-def _embed(method: Any, clips: ClipTable, classes: tuple[str, ...]) -> tuple[list[str], scoring.Embedded]:
-    embedding, logits = embed(method, torch.from_numpy(clips.log_mel))
-    labels = class_numbers(clips, classes).numpy()
+def _embed(method: Method, clips: Batches, classes: tuple[str, ...]) -> tuple[list[str], scoring.Embedded]:
+    embedding, logits = embed(method, clips)
+    labels = class_numbers(clips.clips, classes).numpy()
     return [clip.path for clip in clips.clips], scoring.Embedded(embedding.numpy(), logits.numpy(), labels)
 
 
@@ -113,15 +152,14 @@ def _gathered(part: tuple[list[str], scoring.Embedded], workers: Workers) -> tup
     parts: list[Any] = [part]
     if workers.size > 1:
         parts = [None] * workers.size
-        dist.all_gather_object(parts, part)
+        dist.gather_object(part, parts if workers.rank == 0 else None)
+        if workers.rank > 0:
+            return part
     paths = [path for names, _ in parts for path in names]
     order = sorted(range(len(paths)), key=paths.__getitem__)
+    filled = [embedded for names, embedded in parts if names] or [part[1]]
     joined = [
-        np.concatenate([getattr(embedded, name) for _, embedded in parts if len(embedded.label)])[order]
+        np.concatenate([getattr(embedded, name) for embedded in filled])[order]
         for name in ("embedding", "logits", "label")
     ]
     return [paths[position] for position in order], scoring.Embedded(*joined)
-
-
-def _prefixed(scores: Mapping[Any, np.ndarray]) -> dict[str, np.ndarray]:
-    return {f"score_{kind}": values for kind, values in scores.items()}

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as nnf
@@ -70,3 +75,34 @@ def test_nothing_is_looked_up_elsewhere(name: str) -> None:
 def test_an_architecture_of_fixed_input_size_is_refused() -> None:
     with pytest.raises(ConfigError, match="test_vit does not take spectrograms of 32 mel bands and 40 frames"):
         Encoder("test_vit", 32, 40)
+
+
+@pytest.fixture
+def dynamo(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """``torch.compile`` without the slow code generation; counts the graphs that it was given."""
+    graphs: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        graphs.append(len(inputs))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    yield graphs
+    torch.compiler.reset()
+
+
+def test_compiled_it_computes_the_same_under_the_same_keys(dynamo: list[int]) -> None:
+    torch.manual_seed(1)
+    plain, x = Encoder("test_resnet", 32, 40, "fp32"), torch.randn(2, 32, 40)
+    compiled = Encoder("test_resnet", 32, 40, "fp32", compile=True)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    compiled.load_state_dict(plain.state_dict())
+    assert not dynamo  # nothing is compiled before it is used
+    torch.testing.assert_close(compiled(x), plain(x))
+    assert len(dynamo) == 1
+    compiled(x).sum().backward()
+    assert all(p.grad is not None for p in compiled.parameters())
+    copy = deepcopy(compiled).requires_grad_(False)
+    copy(x)
+    assert len(dynamo) == 2  # the key encoder is compiled as well
+    assert not deepcopy(plain).network._compiled_call_impl

@@ -65,6 +65,18 @@ def test_gradient_is_finite_at_the_ends_of_the_cosine() -> None:
     assert head.weight.grad.isfinite().all()
 
 
+def test_angular_margin_is_fp32_under_autocast() -> None:
+    head, x, labels = ArcFaceHead(8, 5), torch.randn(6, 8), torch.arange(6) % 5
+    expected = head(x, labels), head(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (x @ x.T).dtype == torch.bfloat16
+        logits = head(x, labels), head(x)
+        from_bf16 = head(x.bfloat16(), labels)
+    assert torch.equal(logits[0], expected[0])
+    assert torch.equal(logits[1], expected[1])
+    assert torch.equal(from_bf16, head(x.bfloat16().float(), labels))
+
+
 def test_linear_head_does_not_look_at_labels() -> None:
     head, x = LinearHead(8, 5), torch.randn(6, 8)
     assert torch.equal(head(x, torch.arange(6) % 5), head(x))

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 
 from asd_ray.config import StudyConfig
+from asd_ray.errors import ConfigError
 from asd_ray.study.folder import StudyFolder, TrialRecord
-from asd_ray.study.search import StudySearch, default_point
+from asd_ray.study.search import PROBE, StudySearch, default_point, first_points, scheduler
 from asd_ray.study_file import parse_study
 
 SPACE = {
@@ -38,9 +40,13 @@ def finish(search: StudySearch, folder: StudyFolder, trial_id: str, config: dict
     search.on_trial_complete(trial_id, {"objective": objective})
 
 
-def states(folder: StudyFolder) -> list[str]:
+def trials(folder: StudyFolder) -> list[optuna.trial.FrozenTrial]:
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder.path / 'optuna.db'}")
-    return [trial.state.name for trial in optuna.load_study(study_name="s", storage=storage).get_trials()]
+    return optuna.load_study(study_name="s", storage=storage).get_trials()
+
+
+def states(folder: StudyFolder) -> list[str]:
+    return [trial.state.name for trial in trials(folder)]
 
 
 def test_defaults_come_first_then_warm_starts_then_points_of_the_space(study: StudyConfig, folder: StudyFolder) -> None:
@@ -125,3 +131,65 @@ def test_tune_can_save_the_search(study: StudyConfig, folder: StudyFolder, tmp_p
     search.suggest("a")
     search.save(str(tmp_path / "state"))
     assert (tmp_path / "state").stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "cmaes", "qmc"])
+def test_every_sampler_stays_in_the_space_and_repeats_with_its_seed(name: str, tmp_path: Path) -> None:
+    def points(seed: int) -> list[dict[str, Any]]:
+        search = {"space": SPACE, "startup_trials": 2, "sampler": name}
+        study = parse_study({"name": "s", "seed": seed, "search": search}, "f")
+        folder = StudyFolder(tmp_path / f"{name}-{seed}-{len(list(tmp_path.iterdir()))}")
+        folder.open(study)
+        searcher = StudySearch(study, folder)
+        drawn = []
+        for number in range(7):
+            config = searcher.suggest(f"t{number}")
+            assert config is not None
+            drawn.append(config["values"])
+            finish(searcher, folder, f"t{number}", config, config["values"]["method.pretrain.alpha"])
+        assert all(study.search.space[key].contains(values[key]) for values in drawn for key in SPACE)
+        return drawn
+
+    first = points(1)
+    assert points(1) == first
+    assert points(2)[1:] != first[1:]
+    assert len({str(values) for values in first}) == 7
+
+
+def test_a_grid_is_every_combination_once_with_the_default_first(tmp_path: Path) -> None:
+    space = {"method.pretrain.alpha": {"choice": [0.2, 0.4, 0.6]}, "evaluation.neighbours": {"int": [1, 2]}}
+    study = parse_study({"name": "s", "search": {"space": space, "sampler": "grid"}}, "f")
+    points = first_points(study)
+    assert points[0] == {"method.pretrain.alpha": 0.4, "evaluation.neighbours": 1}
+    assert sorted(map(str, points)) == sorted(
+        str({"method.pretrain.alpha": alpha, "evaluation.neighbours": k}) for alpha in (0.2, 0.4, 0.6) for k in (1, 2)
+    )
+
+
+def test_an_endless_grid_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"method\.pretrain\.alpha is 0\.1 to 0\.6"):
+        parse_study({"name": "s", "search": {"space": SPACE, "sampler": "grid"}}, "f")
+
+
+def test_a_stopped_trial_is_told_as_pruned_with_how_far_it_came(study: StudyConfig, folder: StudyFolder) -> None:
+    search = StudySearch(study, folder)
+    assert search.suggest("t0") is not None
+    search.on_trial_complete("t0", {PROBE: 0.6, "epoch": 4})
+    [trial] = [t for t in trials(folder) if t.state.name == "PRUNED"]
+    assert trial.intermediate_values == {4: 0.6}
+
+
+def test_a_resumed_scheduler_knows_the_trials_of_earlier_runs(folder: StudyFolder) -> None:
+    search = {"space": SPACE, "scheduler": "asha", "grace_epochs": 2, "reduction": 2}
+    study = parse_study({"name": "s", "search": search}, "f")
+    for number, auc in enumerate((0.9, 0.8, 0.7)):
+        folder.write_history(number, [{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 0.5, PROBE: auc}])
+        folder.finish_trial(TrialRecord(number, {}, 0, "complete", auc))
+    rungs = scheduler(study, 8, folder)
+    trial = SimpleNamespace(trial_id="new")
+    rungs.on_trial_add(None, trial)
+    assert rungs.on_trial_result(None, trial, {"epoch": 1, "loss": 1.0}) == "CONTINUE"
+    assert rungs.on_trial_result(None, trial, {"epoch": 2, PROBE: 0.5}) == "STOP"
+    better = SimpleNamespace(trial_id="better")
+    rungs.on_trial_add(None, better)
+    assert rungs.on_trial_result(None, better, {"epoch": 2, PROBE: 0.95}) == "CONTINUE"

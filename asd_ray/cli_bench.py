@@ -1,0 +1,42 @@
+"""``asd-ray bench``: the benchmarks that the README quotes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asd_ray.errors import ConfigError
+from asd_ray.files import write_text
+
+NAMES = ("features",)
+
+
+def bench(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help=f"Which: {', '.join(NAMES)}. All by default.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A small fraction of the work: does it run?")] = False,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the JSON to this file, too.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Measure asd_ray beside what would be run instead, in one run: ours, the reference, their ratio, the target."""
+    unknown = [name for name in names or () if name not in NAMES]
+    if unknown:
+        raise ConfigError(f"bench: there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}.")
+    results = []
+    for name in names or NAMES:
+        run: Callable[[bool], object] = import_module(f"asd_ray.bench.{name}").run
+        result = run(quick)
+        results.append(result.as_dict())  # type: ignore[attr-defined]
+        if not as_json:
+            typer.echo(f"## {name}\n\n{result.table()}\n")  # type: ignore[attr-defined]
+    text = json.dumps(results, indent=1, ensure_ascii=False)
+    if out is not None:
+        write_text(out, text)
+    if as_json:
+        typer.echo(text)

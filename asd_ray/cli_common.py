@@ -1,0 +1,39 @@
+"""What the commands of several modules share: options, and the progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
+Machines = Annotated[
+    list[str] | None, typer.Option("--machine", metavar="NAME", help="Only this machine type; repeatable.")
+]
+
+
+class Layout(str, Enum):
+    dcase2020 = "dcase2020"
+    dcase2022 = "dcase2022"
+    folder = "folder"
+    synthetic = "synthetic"
+
+
+class ProgressBar:
+    """A progress bar on the terminal's standard error, as a ``progress(done, total)`` callable."""
+
+    def __init__(self, what: str, console: Console | None = None) -> None:
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console or Console(stderr=True), transient=True)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        self.bar.start()
+        task = self.bar.add_task("", total=None)
+        return lambda done, total: self.bar.update(task, completed=done, total=total)
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()

@@ -1,0 +1,97 @@
+"""``method: {name: os_scl}``: one-stage supervised contrastive learning, and the comparators that are parts of it.
+
+[B] arXiv 2509.13853 and its published code. STgram-MFN and Noisy-ArcMix are settings of it (``studies/comparators``).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from asd_ray.config.method import OptimiserConfig
+from asd_ray.config.section import Section
+
+Input = Literal["mel", "tgram", "tfgram"]
+
+
+class OsSclTrainConfig(OptimiserConfig):
+    """Mixup, angular margin and supervised contrast in one stage."""
+
+    epochs: int = Field(300, ge=0)
+    """[B]: 300."""
+    batch_size: int = Field(64, ge=2)
+    """Clips of one step over all workers together. [B]: 64."""
+    lr: float = Field(1e-4, gt=0)
+    """Learning rate of AdamW. [B]: 1e-4."""
+    lr_min: float = Field(1e-5, ge=0)
+    """Where the cosine ends. [B]: a tenth of ``lr``."""
+    schedule: Literal["constant", "cosine", "cosine_epochs"] = "cosine_epochs"
+    """[B]: the cosine, a step down after every epoch."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled weight decay. [B]: 0.01, torch's default of AdamW."""
+    mixup: float = Field(0.5, ge=0)
+    """Mixes pairs of clips, Log-Mel and waveform each, with λ ~ Beta(mixup, mixup), one λ per batch and worker; 0 does
+    not mix. [B], Noisy-ArcMix: 0.5."""
+    contrast: float = Field(1.0, ge=0)
+    """Weight of the supervised contrastive loss; 0 leaves it out. [B]: 1."""
+    temperature: float = Field(0.02, gt=0)
+    """T of the contrast. [B]'s code: 0.02."""
+    base_temperature: float = Field(0.07, gt=0)
+    """T_base: the contrast is scaled by T / T_base. [B]'s code: 0.07."""
+    ema: float = Field(0.9999, ge=0, lt=1)
+    """Decay of the average of the weights, which is what scores: after every step
+    ema ← ``ema`` · ema + (1 − ``ema``) · weights. 0 scores with the weights themselves. [B]: 0.9999, over 161,700 steps;
+    short trainings need less."""
+    student_decay: float = Field(0.0, ge=0, lt=1)
+    """After every update of the average, the weights and batch-norm statistics that are trained are multiplied by
+    1 − ``student_decay``. [B]'s code does so with 2e-6, unsaid in the paper, which over its run is a factor of 0.72."""
+    validation: float = Field(0.05, ge=0, lt=1)
+    """Share of the training clips (normal ones, by a hash of their paths) that is held out to choose the epoch by. [B]:
+    0.05, at random."""
+    patience: int = Field(0, ge=0)
+    """Epochs without a lower validation loss after which training ends; 0 trains all its epochs."""
+    keep: Literal["last", "best"] = "best"
+    """Whose weights are left behind: the last epoch's, or those of the lowest validation loss, as [B] does."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> OsSclTrainConfig:
+        if self.patience and not self.validation:
+            raise ValueError("patience needs clips that are held out: set validation above 0, or patience to 0")
+        if self.student_decay and not self.ema:
+            raise ValueError("student_decay is part of the average's update: set ema above 0, or student_decay to 0")
+        return self
+
+
+class OsSclConfig(Section):
+    """MobileFaceNet on Log-Mel, Tgram and TFgram with a feature-perturbation head [B]."""
+
+    name: Literal["os_scl"] = "os_scl"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the passes of Tgram, TFgram and MobileFaceNet; what follows is fp32. ``auto``: bf16 on CUDA and on CPUs with
+    AVX-512 BF16 or AMX, else fp32, which is [B]'s."""
+    inputs: tuple[Input, ...] = Field(("mel", "tgram", "tfgram"), min_length=1)
+    """Channels of the network's input: the Log-Mel, and what Tgram and TFgram make of the waveform. [B]'s best result
+    is of all three, STgram-MFN's of ``mel`` and ``tgram``."""
+    perturbation: Literal["relu", "leaky_relu", "none"] = "relu"
+    """Activation of the feature-perturbation head between network and angular margin, or ``none`` for no such head.
+    [B]: ReLU."""
+    perturbation_dim: int = Field(64, ge=1)
+    """R, the width that it compresses the 128 features to. [B]: 64."""
+    scale: float = Field(30.0, gt=0)
+    """s of the angular margin. [B], STgram-MFN: 30."""
+    margin: float = Field(0.4, ge=0, lt=1.5)
+    """m of the angular margin, in radians. [B]: 0.4; STgram-MFN and Noisy-ArcMix: 0.7."""
+    train: OsSclTrainConfig = OsSclTrainConfig()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the feature store that the inputs are made of."""
+        log_mel = ("log_mel",) if "mel" in self.inputs else ()
+        return log_mel if set(self.inputs) == {"mel"} else (*log_mel, "waveform")
+
+    @model_validator(mode="after")
+    def _inputs_once(self) -> OsSclConfig:
+        if repeated := sorted({name for name in self.inputs if self.inputs.count(name) > 1}):
+            raise ValueError(f"inputs lists {', '.join(repeated)} more than once")
+        return self

@@ -1,0 +1,171 @@
+"""What one task of a build does: the missing files of one shard, from recordings and from what older shards hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asd_ray.clips import Clip
+from asd_ray.config import Channel, FeatureConfig
+from asd_ray.datasets import audio
+from asd_ray.errors import AsdRayError
+from asd_ray.features.log_mel import LogMel, level_db, to_int16
+from asd_ray.features.plan import ShardPlan, shard_statistics
+from asd_ray.features.storage import Storage
+from asd_ray.features.store import (
+    COLUMNS,
+    DamagedShard,
+    hash_of_settings,
+    joined,
+    read_shard,
+    settings_of,
+    views,
+    write_shard,
+)
+
+BATCH = 8  # clips of one transform call: 10 s clips stay within a processor's caches
+
+Sources = Mapping[str, Sequence[tuple[str, int] | None]]
+"""Column -> for every clip of a plan, file and row of an older shard that has it."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a store's features are made of recordings: the same for all its shards."""
+
+    root: Path
+    store: Storage
+    features: FeatureConfig
+    channel: Channel
+    skip_bad: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task did: its files and summaries by stem, clips decoded and clips taken over, or what stopped it."""
+
+    files: dict[str, str]
+    summaries: dict[str, dict[str, Any]]
+    clips: int
+    decoded: int
+    error: str = ""
+
+
+def to_json(plan: ShardPlan, columns: Sequence[str], sources: Sources) -> str:
+    """A task's work as text: a row of a Ray dataset, without pickle."""
+    return json.dumps({"plan": asdict(plan), "columns": list(columns), "sources": dict(sources)})
+
+
+def run_task(row: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """The task, as Ray Data calls it."""
+    work = json.loads(row["work"])
+    fields = work["plan"]
+    plan = ShardPlan(
+        fields["name"], tuple(Clip(**clip) for clip in fields["clips"]), tuple(map(tuple, fields["fingerprints"]))
+    )
+    torch.set_num_threads(1)  # one task per core: threads inside a task would only compete
+    try:
+        outcome = make_shard(plan, work["columns"], work["sources"], recipe)
+    except AsdRayError as error:
+        outcome = Outcome({}, {}, 0, 0, str(error))
+    return {"outcome": json.dumps(asdict(outcome))}
+
+
+def make_shard(plan: ShardPlan, columns: Sequence[str], sources: Sources, recipe: Recipe) -> Outcome:
+    """Writes the files of a shard for some columns.
+
+    Raises:
+        AsdRayError: a clip cannot be read (and the recipe does not skip such), the store cannot be written.
+    """
+    count, features = len(plan.clips), recipe.features
+    shapes = {"log_mel": (features.n_mels, features.frames), "waveform": (features.samples,)}
+    values = {name: np.empty((count, *shapes[name]), COLUMNS[name]) for name in columns}
+    levels = np.empty(count, np.float32)
+    missing = {name: _take_over(name, sources.get(name, ()), values[name], levels, recipe.store) for name in columns}
+    wanted = [position for position in range(count) if any(missing[name][position] for name in columns)]
+    bad: dict[int, str] = {}
+    for start in range(0, len(wanted), BATCH):
+        waveforms = {}
+        for position in wanted[start : start + BATCH]:
+            try:
+                path = recipe.root / plan.clips[position].path
+                waveforms[position] = audio.read(path, features.sample_rate, features.seconds, channel=recipe.channel)
+            except AsdRayError as error:
+                if not recipe.skip_bad:
+                    raise AsdRayError(f"{error} ({SKIP_HINT})") from None
+                bad[position] = str(error)
+        if not waveforms:
+            continue
+        batch = np.stack(list(waveforms.values()))
+        chosen = list(waveforms)
+        if "waveform" in columns:
+            values["waveform"][chosen] = to_int16(batch)
+        if "log_mel" in columns:
+            values["log_mel"][chosen], levels[chosen] = _log_mel(batch, features)
+    kept = [position for position in range(count) if position not in bad]
+    clips = [plan.clips[position] for position in kept]
+    files, summaries = {}, {}
+    for name in columns:
+        rows = values.pop(name)
+        rows = rows if len(kept) == count else rows[kept]
+        summary: dict[str, Any] = {
+            "settings": hash_of_settings(settings_of(features, recipe.channel)),
+            "clips": len(kept),
+            "bad": [{"path": plan.clips[position].path, "reason": reason} for position, reason in bad.items()],
+        }
+        written: dict[str, np.ndarray] = {name: rows}
+        if name == "log_mel":
+            summary["statistics"] = shard_statistics(clips, rows)
+            written["level_db"] = levels[kept]
+        stem = plan.stem(name)
+        prints = [plan.fingerprints[position] for position in kept]
+        files[stem] = write_shard(recipe.store, stem, clips, written, summary, prints)
+        summaries[stem] = summary
+    return Outcome(files, summaries, count, len(wanted))
+
+
+SKIP_HINT = "data.skip_bad: true leaves out clips that cannot be read."
+
+
+def _take_over(
+    column: str, sources: Sequence[tuple[str, int] | None], values: np.ndarray, levels: np.ndarray, store: Storage
+) -> list[bool]:
+    """Fills in the rows that older shards hold; says for every row whether it is still missing."""
+    missing = [True] * len(values)
+    by_file: dict[str, list[tuple[int, int]]] = {}
+    for position, source in enumerate(sources):
+        if source:
+            by_file.setdefault(source[0], []).append((position, source[1]))
+    for file, rows in by_file.items():
+        also = ["level_db"] if column == "log_mel" else []
+        try:
+            table = read_shard(store, file, [column, *also])
+        except DamagedShard:  # the recordings are still there
+            continue
+        held = joined(views(table, column, values.dtype, values.shape[1:]))
+        for position, row in rows:
+            values[position], missing[position] = held[row], False
+        if also:
+            positions, numbers = zip(*rows, strict=True)
+            levels[list(positions)] = table["level_db"].to_numpy()[list(numbers)]
+    return missing
+
+
+def _log_mel(waveforms: np.ndarray, features: FeatureConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Log-Mel (B, F, T) in fp16 and levels (B,) of waveforms (B, S)."""
+    device = torch.device("cuda" if features.gpus_per_task and torch.cuda.is_available() else "cpu")
+    with torch.inference_mode():
+        batch = torch.from_numpy(waveforms).to(device)
+        return _transform(features, device)(batch).half().cpu().numpy(), level_db(batch).cpu().numpy()
+
+
+@lru_cache(maxsize=1)
+def _transform(features: FeatureConfig, device: torch.device) -> LogMel:
+    return LogMel(features).to(device)

@@ -1,0 +1,247 @@
+"""Time-averaged spectra of a data set's clips, from recordings or from a feature store, and the mel axis they lie on.
+
+Legend: N clips, F mel bands, T frames.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from asd_ray.clips import Clip
+from asd_ray.config import Channel, FeatureConfig
+from asd_ray.datasets import audio
+from asd_ray.errors import AsdRayError
+from asd_ray.features.log_mel import LogMel
+from asd_ray.features.store import Manifest, Place, read_manifest, read_tables
+
+BANDS = 8
+LEVEL = BANDS  # column of the whole spectrum, beside the bands'
+
+Real = NDArray[np.float64]
+log = logging.getLogger("asd_ray")
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Spectra of clips, averaged over time.
+
+    Attributes:
+        clips: N identities.
+        power: (N, F) mean over the frames of the mel spectrogram before its logarithm, at least ``features.floor``.
+        features: how they were computed.
+    """
+
+    clips: list[Clip]
+    power: Real
+    features: FeatureConfig
+
+    @property
+    def decibels(self) -> Real:
+        """(N, F) in dB, whatever the settings' logarithm."""
+        return decibels(self.power, self.features)
+
+    def band_levels(self) -> Real:
+        """(N, 9) levels in dB, up to a constant, of the energy in the eight bands and in all of them together.
+
+        The unit area of Slaney's filters is undone, so a band's energy is the sum of the power spectrum in it (with
+        ``features.power: 1``, of the magnitudes).
+        """
+        corners = mel_points(self.features)
+        width = (corners[2:] - corners[:-2]) / 2 if self.features.norm == "slaney" else np.ones(self.features.n_mels)
+        energy = np.add.reduceat(self.power * width, _first_filters(self.features), axis=1)
+        return decibels(np.column_stack([energy, energy.sum(axis=1)]), self.features)
+
+
+def decibels(power: Real, features: FeatureConfig) -> Real:
+    """20 / p log10 of sums of magnitudes to the power p (``features.power``)."""
+    return 20 / features.power * np.log10(power)
+
+
+# --- The mel axis ----------------------------------------------------------------------------------------------------
+
+
+def to_mel(hertz: ArrayLike, scale: str) -> Real:
+    """Frequencies in mel: HTK's formula, or Slaney's, which is linear below 1 kHz and logarithmic above."""
+    hertz = np.asarray(hertz, dtype=np.float64)
+    if scale == "htk":
+        return 2595 * np.log10(1 + hertz / 700)
+    return np.where(hertz < 1000, 3 * hertz / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4))
+
+
+def to_hertz(mel: ArrayLike, scale: str) -> Real:
+    """The inverse of :func:`to_mel`."""
+    mel = np.asarray(mel, dtype=np.float64)
+    if scale == "htk":
+        return 700 * (10 ** (mel / 2595) - 1)
+    return np.where(mel < 15, 200 * mel / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+
+
+def mel_position(hertz: ArrayLike, features: FeatureConfig) -> Real:
+    """Frequencies as positions on the mel axis: the centre of filter m is at m."""
+    low, high = to_mel([features.f_min, features.f_max or features.sample_rate / 2], features.mel_scale)
+    return (to_mel(hertz, features.mel_scale) - low) / (high - low) * (features.n_mels + 1) - 1
+
+
+def hertz_at(position: ArrayLike, features: FeatureConfig) -> Real:
+    """The inverse of :func:`mel_position`."""
+    low, high = to_mel([features.f_min, features.f_max or features.sample_rate / 2], features.mel_scale)
+    share = (np.asarray(position, dtype=np.float64) + 1) / (features.n_mels + 1)
+    return to_hertz(low + share * (high - low), features.mel_scale)
+
+
+def mel_points(features: FeatureConfig) -> Real:
+    """(F + 2,) Hz: filter m rises from point m, has its centre at m + 1 and ends at m + 2."""
+    return hertz_at(np.arange(-1, features.n_mels + 1), features)
+
+
+def band_edges(features: FeatureConfig) -> Real:
+    """(9,) edges of the bands in Hz: each holds the same number of filters, up to one, and so is equally wide in mel.
+
+    Between two bands the edge is where the last filter of one and the first of the next are equal.
+    """
+    inner = hertz_at(_first_filters(features)[1:] - 0.5, features)
+    return np.array([features.f_min, *inner, features.f_max or features.sample_rate / 2])
+
+
+def _first_filters(features: FeatureConfig) -> NDArray[np.int64]:
+    """(8,) number of the first filter of every band."""
+    return np.round(np.linspace(0, features.n_mels, BANDS + 1)).astype(np.int64)[:-1]
+
+
+# --- Spectra of a data set -------------------------------------------------------------------------------------------
+
+
+def needed_clips(clips: Sequence[Clip], root: Path) -> list[Clip]:
+    """Training clips and labelled test clips of the machines that have normal and anomalous test clips.
+
+    Raises:
+        AsdRayError: there is no such machine.
+    """
+    labels: dict[str, set[str]] = {}
+    for clip in clips:
+        if clip.split == "test":
+            labels.setdefault(clip.machine, set()).add(clip.label)
+    able = {machine for machine, found in labels.items() if {"normal", "anomaly"} <= found}
+    if not able:
+        found = sorted(set().union(*labels.values())) or ["no test clips"]
+        raise AsdRayError(
+            f"{root}: no machine has both normal and anomalous test clips (their labels: {', '.join(found)}), and "
+            "without them no band can tell the two apart; published labels come with `asd-ray data download`, your "
+            "own go into clips.csv (column label)."
+        )
+    for machine in sorted({clip.machine for clip in clips} - able):
+        log.warning("%s: left out, it has no labelled test clips of both kinds", machine)
+    return [clip for clip in clips if clip.machine in able and (clip.split == "train" or clip.label != "unknown")]
+
+
+def spectra_of_recordings(
+    clips: Sequence[Clip],
+    root: Path,
+    features: FeatureConfig,
+    channel: Channel = 0,
+    skip_bad: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Spectra:
+    """Spectra of recordings, read one at a time.
+
+    Args:
+        clips: N identities.
+        root: the data set's folder.
+        skip_bad: leave out clips that cannot be read, with a warning.
+        progress: called with (clips done, clips in all).
+
+    Raises:
+        AsdRayError: a recording cannot be read (and ``skip_bad`` is not set).
+    """
+    kept: list[Clip] = []
+    rows: list[Real] = []
+    log_mel = reader(features, channel)
+    for done, clip in enumerate(clips, 1):
+        try:
+            rows.append(_time_average(log_mel(root / clip.path)[None], features)[0])
+        except AsdRayError as error:
+            if not skip_bad:
+                raise AsdRayError(f"{error} data.skip_bad=true leaves out clips that cannot be read.") from None
+            log.warning("left out: %s", error)
+        else:
+            kept.append(clip)
+        if progress:
+            progress(done, len(clips))
+    if not kept:
+        raise AsdRayError(f"{root}: none of its {len(clips):,} clips could be read; asd-ray data check says why.")
+    return Spectra(kept, np.array(rows).reshape(-1, features.n_mels), features)
+
+
+def reader(features: FeatureConfig, channel: Channel = 0) -> Callable[[Path], NDArray[np.float32]]:
+    """A function from a recording's path to its Log-Mel features (F, T).
+
+    It raises what :func:`asd_ray.datasets.audio.read` raises.
+    """
+    transform = LogMel(features)
+
+    def log_mel(path: Path) -> NDArray[np.float32]:
+        waveform = audio.read(path, features.sample_rate, features.seconds, channel)
+        with torch.inference_mode():
+            return transform(torch.from_numpy(waveform)[None])[0].numpy()
+
+    return log_mel
+
+
+def spectra_of_store(
+    clips: Sequence[Clip], store: Place, progress: Callable[[int, int], None] | None = None
+) -> Spectra:
+    """The same from a feature store, one shard in memory at a time.
+
+    Raises:
+        AsdRayError: no store is there, or it lacks a clip (other than those that it says it has left out).
+    """
+    manifest = open_store(store)
+    features = store_features(manifest)
+    wanted = {clip.path for clip in clips}
+    found: dict[str, Real] = {}
+    for table in chain(read_tables(store, manifest, "train"), read_tables(store, manifest, "test")):
+        for clip, power in zip(table.clips, _time_average(table.log_mel, features), strict=True):
+            if clip.path in wanted:
+                found[clip.path] = power
+        if progress:
+            progress(len(found), len(wanted))
+    if missing := sorted(wanted - found.keys() - set(manifest.skipped)):
+        raise AsdRayError(
+            f"{store}: {len(missing):,} of {len(wanted):,} clips are not in this store (the first is {missing[0]}); "
+            "build the features of this data set, or leave out --store."
+        )
+    kept = [clip for clip in clips if clip.path in found]
+    return Spectra(kept, np.array([found[c.path] for c in kept]).reshape(-1, features.n_mels), features)
+
+
+def open_store(store: Place) -> Manifest:
+    """The manifest of a store.
+
+    Raises:
+        AsdRayError: there is none.
+    """
+    manifest = read_manifest(store)
+    if manifest is None:
+        raise AsdRayError(f"{store}: no feature store is there (no manifest.json); make one by asd-ray features build.")
+    return manifest
+
+
+def store_features(manifest: Manifest) -> FeatureConfig:
+    """The settings that a store was built with."""
+    known = FeatureConfig.model_fields.keys() & manifest.settings.keys()
+    return FeatureConfig(**{key: manifest.settings[key] for key in known})
+
+
+def _time_average(log_mel: NDArray[np.floating], features: FeatureConfig) -> Real:
+    """Log-Mel (N, F, T) to the mean of the mel spectrogram over time (N, F)."""
+    x = log_mel.astype(np.float32)
+    linear = np.exp(x if features.log == "natural" else x * np.float32(features.power * np.log(10) / 20))
+    return linear.mean(axis=2, dtype=np.float64)

@@ -1,0 +1,133 @@
+"""Where a feature store lies: a folder, or an object store behind a URI. Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import fs
+
+from asd_ray.errors import AsdRayError
+from asd_ray.files import write_atomically
+
+DEAD_SECONDS = 60  # a half-written file that nobody has touched for so long belongs to a build that was killed
+
+
+class Storage:
+    """A flat folder of files.
+
+    Args:
+        where: a folder (on NFS too), or a URI of what pyarrow knows: ``s3://bucket/prefix``, ``gs://``, ``abfs://``,
+            ``hdfs://``. Credentials and endpoints come from the environment as usual: for S3 ``AWS_ACCESS_KEY_ID``,
+            ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, ``AWS_DEFAULT_REGION``, ``AWS_ENDPOINT_URL`` (MinIO, Ceph)
+            or an instance's role. On a cluster every node needs them, not the driver alone.
+
+    A local file is written beside and renamed; an object appears when its upload is complete. An upload that was killed
+    leaves nothing that can be listed, but parts that an S3 bucket keeps until a lifecycle rule
+    (``AbortIncompleteMultipartUpload``) removes them.
+    """
+
+    def __init__(self, where: str | os.PathLike[str]) -> None:
+        text = os.fspath(where).removeprefix("file://")
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]", text):
+            raise AsdRayError(f"{text}: not a folder or a URI; a URI has two slashes, as in s3://bucket/prefix.")
+        self.local = "://" not in text
+        self.where = os.path.abspath(os.path.expanduser(text)) if self.local else text
+
+    def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
+        return Storage, (self.where,)  # without credentials, which every process takes from its own environment
+
+    def __str__(self) -> str:
+        return self.where
+
+    @cached_property
+    def _opened(self) -> tuple[fs.FileSystem, str]:
+        if self.local:
+            return fs.LocalFileSystem(), self.where
+        try:
+            system, path = fs.FileSystem.from_uri(self.where)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise AsdRayError(f"{self.where}: cannot be opened ({_sentence(error)}).") from None
+        return system, path.rstrip("/")
+
+    def url(self, name: str) -> str:
+        """What a file is called: its path, or its URI."""
+        base, question, options = self.where.partition("?")
+        return f"{base.rstrip('/')}/{name}{question}{options}"
+
+    def names(self) -> set[str]:
+        """Names of the files in the folder; none where there is no folder yet."""
+        system, path = self._opened
+        try:
+            found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        except OSError as error:
+            raise AsdRayError(f"{self.where}: cannot be listed ({_sentence(error)}).") from None
+        return {info.base_name for info in found if info.type == fs.FileType.File}
+
+    def read(self, name: str) -> pa.Buffer:
+        """A file's content, in memory.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            AsdRayError: it cannot be read.
+        """
+        try:
+            with self.open(name) as file:
+                return file.read_buffer()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise AsdRayError(f"{self.url(name)}: cannot be read ({_sentence(error)}).") from None
+
+    def open(self, name: str) -> pa.NativeFile:
+        """A file to read parts of. Errors are ``OSError``."""
+        system, path = self._opened
+        return system.open_input_file(f"{path}/{name}")
+
+    def write(self, name: str, content: bytes | pa.Buffer) -> None:
+        """Writes a file, or replaces it, in one step.
+
+        Raises:
+            AsdRayError: the disk is full, or it cannot be written.
+        """
+        try:
+            if self.local:
+                write_atomically(Path(self.where, name), lambda beside: Path(beside).write_bytes(content))
+            else:
+                system, path = self._opened
+                with system.open_output_stream(f"{path}/{name}") as file:
+                    file.write(content)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):  # pyarrow loses numbers
+                raise AsdRayError(f"{self.url(name)}: the disk is full; free some space and run it again.") from None
+            raise AsdRayError(f"{self.url(name)}: cannot be written ({_sentence(error)}).") from None
+
+    def delete(self, name: str) -> None:
+        """Deletes a file; nothing happens where it is gone already."""
+        system, path = self._opened
+        try:
+            system.delete_file(f"{path}/{name}")
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise AsdRayError(f"{self.url(name)}: cannot be deleted ({_sentence(error)}).") from None
+
+    def delete_dead_parts(self) -> None:
+        """Deletes what killed writers left half written."""
+        if not self.local:
+            return
+        for part in Path(self.where).glob(".*.part"):
+            try:
+                if time.time() - part.stat().st_mtime > DEAD_SECONDS:
+                    part.unlink()
+            except FileNotFoundError:  # its writer has just finished
+                pass
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")

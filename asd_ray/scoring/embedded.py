@@ -1,0 +1,73 @@
+"""What a trained network says about clips: the input of every score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asd_ray.errors import AsdRayError
+
+Scores = NDArray[np.float64]
+"""Anomaly scores, one for each clip; higher is more anomalous. Comparable between clips of one class only."""
+
+DOMAINS = ("none", "source", "target")
+"""Domains by their number in :attr:`Embedded.domain`."""
+
+_LARGEST = 1e12  # its square and sums of such squares are far from the end of fp32
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What a method says about N clips.
+
+    Attributes:
+        embedding: (N, D) float32.
+        logits: (N, C) float32.
+        label: (N,) int, the clip's own class, or -1 if that class was never trained.
+        domain: (N,) int, positions in :data:`DOMAINS`; by default no clip has a domain. Only that of training clips is
+            ever used: a test clip's is hidden in the challenge.
+    """
+
+    embedding: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    label: NDArray[np.int64]
+    domain: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        n, classes = len(self.label), self.logits.shape[-1]
+        if not len(self.domain):
+            object.__setattr__(self, "domain", np.zeros(n, dtype=np.int64))
+        if (self.embedding.shape[:1], self.logits.shape, self.domain.shape) != ((n,), (n, classes), (n,)):
+            raise AsdRayError(
+                f"{n} labels need as many embeddings, logits and domains, found shapes {self.embedding.shape}, "
+                f"{self.logits.shape} and {self.domain.shape}."
+            )
+        for name, values, lowest, highest in (
+            ("Labels", self.label, -1, classes - 1),
+            ("Domains", self.domain, 0, len(DOMAINS) - 1),
+        ):
+            if n and not lowest <= values.min() <= values.max() <= highest:
+                raise AsdRayError(f"{name} must lie in {lowest} to {highest}, found {values.min()} to {values.max()}.")
+        for name in ("embedding", "logits"):
+            bad = ~(np.abs(getattr(self, name)) < _LARGEST).all(axis=1)
+            if bad.any():
+                raise AsdRayError(
+                    f"The network's {name} of {int(bad.sum())} of {n} clips hold NaN, infinity or numbers beyond "
+                    f"{_LARGEST:g} (first: clip number {int(np.flatnonzero(bad)[0])}): the training diverged; lower "
+                    f"the learning rate."
+                )
+
+
+def domain_codes(domains: Sequence[str]) -> NDArray[np.int64]:
+    """Positions (N,) in :data:`DOMAINS` of clips' domains.
+
+    Raises:
+        AsdRayError: a domain has another name.
+    """
+    unknown = sorted(set(domains) - set(DOMAINS))
+    if unknown:
+        raise AsdRayError(f"A clip's domain must be one of {', '.join(DOMAINS)}; found {unknown[0]!r}.")
+    return np.array([DOMAINS.index(domain) for domain in domains], dtype=np.int64)

@@ -1,0 +1,204 @@
+"""Scores from Gaussian models of training clips' embeddings.
+
+Legend: N training clips, M clips to score, D embedding, C classes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+
+from asd_ray.errors import AsdRayError
+from asd_ray.scoring.embedded import Scores
+
+_RIDGE = 1e-6  # of the mean variance: dimensions that never vary (dead units) stay invertible
+_LEAST_VARIANCE = 0.1  # added to a mixture's variances, in units of the variance that classes have on average
+_CLIPS_PER_COMPONENT = 10
+
+
+@dataclass(frozen=True, eq=False)
+class SharedGaussian:
+    """One Gaussian per class: each its own mean, all the same covariance.
+
+    The covariance is that of the clips around their class's mean, shrunk towards a multiple of the identity by the
+    formula of Ledoit and Wolf (2004), so that it can be inverted whatever D and N are.
+
+    Attributes:
+        factor: (D, D) Cholesky factor of the covariance, lower triangular, fp64.
+        centre: (D,) mean of all training clips.
+        labels: (C,) classes with training clips, ascending.
+        counts: (C,) their training clips.
+        means: (C, D) whitened class means.
+    """
+
+    factor: Tensor
+    centre: Tensor
+    labels: NDArray[np.int64]
+    counts: Tensor
+    means: Tensor
+
+    @classmethod
+    def fit(cls, embedding: NDArray[np.float32], label: NDArray[np.int64]) -> SharedGaussian:
+        """Fits (N, D) embeddings of (N,) classes.
+
+        Raises:
+            AsdRayError: there are no clips.
+        """
+        if not len(label):
+            raise AsdRayError("There are no training clips to fit a Gaussian to; every machine and ID needs some.")
+        x = torch.as_tensor(embedding, dtype=torch.float64)
+        centre = x.mean(dim=0)
+        labels, position, counts = np.unique(label, return_inverse=True, return_counts=True)
+        of_clip = torch.from_numpy(position)
+        clips = torch.from_numpy(counts).double()
+        means = torch.zeros(len(labels), x.shape[1], dtype=x.dtype).index_add_(0, of_clip, x - centre) / clips[:, None]
+        factor = torch.linalg.cholesky(ledoit_wolf(x - centre - means[of_clip]))
+        whitened = torch.linalg.solve_triangular(factor, means.T, upper=False).T
+        return cls(factor, centre, labels, clips, whitened)
+
+    def whiten(self, embedding: NDArray[np.float32]) -> Tensor:
+        """Embeddings (M, D) in coordinates in which the shared covariance is the identity; fp64."""
+        centred = torch.as_tensor(embedding, dtype=torch.float64) - self.centre
+        return torch.linalg.solve_triangular(self.factor, centred.T, upper=False).T
+
+    def mahalanobis(self, embedding: NDArray[np.float32], label: NDArray[np.int64]) -> Scores:
+        """Mahalanobis distance (M,) to the own class's mean; to the closest mean where the class has no clips."""
+        distance = torch.cdist(self.whiten(embedding), self.means, compute_mode="donot_use_mm_for_euclid_dist")
+        return _own_or_smallest(distance.numpy(), self.labels, label)
+
+    def mahalanobis_leave_one_out(self, embedding: NDArray[np.float32], label: NDArray[np.int64]) -> Scores:
+        """The same (N,) for the training clips themselves, each left out of its class's mean.
+
+        The covariance keeps all clips: one of them hardly moves it. A clip that is alone in its class gets the distance
+        to the closest other mean, or 0 if there is no other.
+        """
+        distance = torch.cdist(self.whiten(embedding), self.means, compute_mode="donot_use_mm_for_euclid_dist")
+        own = torch.from_numpy(np.searchsorted(self.labels, label))
+        rows, counts = torch.arange(len(own)), self.counts[own]
+        left_out = distance[rows, own] * counts / (counts - 1).clamp(min=1)
+        distance[rows, own] = torch.inf
+        closest = distance.amin(dim=1)
+        alone = torch.where(closest.isfinite(), closest, 0.0)
+        return torch.where(counts > 1, left_out, alone).numpy()
+
+
+def ledoit_wolf(centred: Tensor) -> Tensor:
+    """Covariance (D, D) of centred clips (N, D), shrunk towards a multiple of the identity, always invertible.
+
+    The formula of Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices" (2004), as
+    in ``sklearn.covariance.ledoit_wolf``, with one product of D x D where that takes three. Clips without any spread
+    get the identity.
+    """
+    n, dims = centred.shape
+    covariance = centred.T @ centred / n
+    variance = covariance.trace() / dims
+    if not variance > 0:
+        return torch.eye(dims, dtype=centred.dtype)
+    squared = covariance.square().sum()
+    noise = (centred.square().sum(dim=1).square().sum() / n - squared) / n
+    spread = squared - dims * variance**2
+    shrinkage = float((noise / spread).clamp(0, 1)) if spread > 0 else 1.0
+    target = torch.eye(dims, dtype=centred.dtype) * variance
+    return (1 - shrinkage) * covariance + (shrinkage + _RIDGE) * target
+
+
+class ClassMixtures:
+    """A Gaussian mixture of each class's training clips.
+
+    Embeddings are first reduced to ``dims`` principal components of all training clips, if they have more, and
+    whitened with the covariance that all classes share; in these coordinates a mixture needs only diagonal covariances,
+    which few clips suffice for. 0.1 is added to the variances, which are 1 on average, so that even a single clip makes
+    a mixture. An ID with fewer than 10 clips per component gets fewer components.
+
+    Args:
+        embedding: (N, D) of training clips.
+        label: (N,) their classes.
+        components: of every mixture, at most.
+        dims: dimensions that the mixtures see, at most.
+        shared: the shared Gaussian of the same clips, if there is one already.
+    """
+
+    def __init__(
+        self,
+        embedding: NDArray[np.float32],
+        label: NDArray[np.int64],
+        components: int,
+        dims: int,
+        shared: SharedGaussian | None = None,
+    ) -> None:
+        self.components = components
+        self.pca: PCA | None = None
+        if embedding.shape[1] > dims and len(label) > 1:
+            with np.errstate(invalid="ignore"):  # shares of a variance of 0, which nobody asks for
+                self.pca = PCA(min(dims, len(label) - 1), random_state=0).fit(embedding)
+            shared = None
+        self.shared = shared or SharedGaussian.fit(self._reduced(embedding), label)
+        self.train = self._coordinates(embedding)
+        self.label = label
+        self.labels = np.unique(label)
+        self.mixtures = [self._fit(self.train[label == number]) for number in self.labels]
+
+    def score(self, embedding: NDArray[np.float32], label: NDArray[np.int64]) -> Scores:
+        """-log density (M,) under the own class's mixture, up to a constant; the smallest of all where there is none.
+
+        In nats, of the whitened coordinates; may be negative.
+        """
+        x = self._coordinates(embedding)
+        scores = np.empty(len(x))
+        for number in np.unique(label):
+            members = label == number
+            own = np.flatnonzero(self.labels == number)
+            models = [self.mixtures[own[0]]] if len(own) else self.mixtures
+            scores[members] = np.min([-model.score_samples(x[members]) for model in models], axis=0)
+        return scores
+
+    def score_left_out(self) -> Scores:
+        """The same (N,) for the training clips themselves, by mixtures of the other half of their class's clips.
+
+        Every second clip of a class makes a half. A clip that is alone in its class gets the smallest score of the
+        other classes, or 0 if there is none.
+        """
+        scores = np.zeros(len(self.train))
+        for number, mixture in zip(self.labels, self.mixtures, strict=True):
+            members = np.flatnonzero(self.label == number)
+            if len(members) == 1:
+                others = [-m.score_samples(self.train[members]) for m in self.mixtures if m is not mixture]
+                scores[members] = np.min(others, axis=0) if others else 0
+                continue
+            for half in range(2):
+                left_out, rest = members[half::2], members[1 - half :: 2]
+                scores[left_out] = -self._fit(self.train[rest]).score_samples(self.train[left_out])
+        return scores
+
+    def _reduced(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+        return embedding if self.pca is None else self.pca.transform(embedding)
+
+    def _coordinates(self, embedding: NDArray[np.float32]) -> NDArray[np.float64]:
+        return self.shared.whiten(self._reduced(embedding)).contiguous().numpy()
+
+    def _fit(self, x: NDArray[np.float64]) -> GaussianMixture:
+        components = max(1, min(self.components, len(x) // _CLIPS_PER_COMPONENT))
+        x = np.repeat(x, 2, axis=0) if len(x) == 1 else x  # the least that the library takes
+        mixture = GaussianMixture(
+            components, covariance_type="diag", reg_covar=_LEAST_VARIANCE, init_params="k-means++", random_state=0
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # 100 steps of EM are enough to rank clips
+            return mixture.fit(x)
+
+
+def _own_or_smallest(
+    scores: NDArray[np.float64], labels: NDArray[np.int64], label: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """From scores (M, C) under every class those under the own one, or the smallest if it is not among ``labels``."""
+    position = np.searchsorted(labels, label).clip(max=len(labels) - 1)
+    known = labels[position] == label
+    return np.where(known, scores[np.arange(len(scores)), position], scores.min(axis=1, initial=np.inf))

@@ -1,0 +1,175 @@
+"""All scores of a trained network's clips, from its training clips' embeddings and logits.
+
+Legend: N training clips, M clips to score, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from asd_ray.config.evaluation import KINDS, EvaluationConfig, ScoreKind, SingleScore
+from asd_ray.errors import AsdRayError, ConfigError
+from asd_ray.scoring.embedded import Embedded, Scores
+from asd_ray.scoring.gaussian import ClassMixtures, SharedGaussian
+from asd_ray.scoring.neighbours import References
+
+SINGLE: tuple[SingleScore, ...] = get_args(SingleScore)
+
+
+class Scorer:
+    """Scores clips by their distance from training clips, in every way of :data:`KINDS`.
+
+    What several scores share is fitted once, when it is first needed, and kept.
+
+    * ``classification``: -log p(own class), the field's usual score (STgram-MFN, OS-SCL).
+    * ``knn``: :meth:`asd_ray.scoring.neighbours.References.knn`.
+    * ``local_density``: :meth:`asd_ray.scoring.neighbours.References.local_density`.
+    * ``mahalanobis``: :class:`asd_ray.scoring.gaussian.SharedGaussian`.
+    * ``gmm``: :class:`asd_ray.scoring.gaussian.ClassMixtures`.
+    * ``ensemble``: the mean of the scores that ``evaluation.ensemble`` lists, each standardised with mean and standard
+      deviation of the own class's training scores (:meth:`score_train`). A class with fewer than two training clips, or
+      without spread, takes those of all training clips.
+
+    A clip whose class has no training clips gets the smallest score that any class would give it (``classification``:
+    -log of the largest p; the neighbours: from all training clips). Every score is a finite number.
+
+    Args:
+        train: training clips; only normal ones.
+        config: the settings of the scores.
+
+    Raises:
+        AsdRayError: there are no training clips, or one of them is of no trained class.
+    """
+
+    def __init__(self, train: Embedded, config: EvaluationConfig) -> None:
+        if not len(train.label):
+            raise AsdRayError("There are no training clips to score by; every machine and ID needs some.")
+        if (train.label < 0).any():
+            raise AsdRayError("A training clip has class -1; only clips of a trained class can be compared with.")
+        self.train, self.config = train, config
+        self._train_scores: dict[SingleScore, Scores] = {}
+
+    def score(self, test: Embedded, kinds: Sequence[ScoreKind] | None = None) -> dict[ScoreKind, Scores]:
+        """Scores (M,) of other clips than the training clips, for each of ``kinds`` (by default ``config.scores``).
+
+        Raises:
+            ConfigError: there is no such score.
+        """
+        single = {kind: self._single(kind, test) for kind in self._needed(kinds)}
+        return self._chosen(kinds, single, test.label)
+
+    def score_train(self, kinds: Sequence[ScoreKind] | None = None) -> dict[ScoreKind, Scores]:
+        """Scores (N,) of the training clips as if they were new: what thresholds are fitted to.
+
+        A clip is left out of its neighbours and of its class's mean, and scored by a mixture of the other half of its
+        class's clips. Of the network itself it cannot be left out: its ``classification`` is too confident.
+        """
+        single = {kind: self._single_train(kind) for kind in self._needed(kinds)}
+        return self._chosen(kinds, single, self.train.label)
+
+    def _needed(self, kinds: Sequence[ScoreKind] | None) -> list[SingleScore]:
+        asked = self.config.scores if kinds is None else kinds
+        unknown = [kind for kind in asked if kind not in KINDS]
+        if unknown:
+            raise ConfigError(f"evaluation.score: expected one of {', '.join(KINDS)}; found {unknown[0]!r}.")
+        return [kind for kind in SINGLE if kind in asked or ("ensemble" in asked and kind in self.config.ensemble)]
+
+    def _chosen(
+        self, kinds: Sequence[ScoreKind] | None, single: dict[SingleScore, Scores], label: NDArray[np.int64]
+    ) -> dict[ScoreKind, Scores]:
+        chosen: dict[ScoreKind, Scores] = {}
+        for kind in self.config.scores if kinds is None else kinds:
+            chosen[kind] = self._ensemble(single, label) if kind == "ensemble" else single[kind]
+        return chosen
+
+    def _single(self, kind: SingleScore, test: Embedded) -> Scores:
+        config = self.config
+        if kind == "classification":
+            return classification(test)
+        if kind == "knn":
+            return self._references.knn(test.embedding, test.label, config.neighbours, per_domain=config.per_domain)
+        if kind == "local_density":
+            return self._references.local_density(test.embedding, test.label)
+        if kind == "mahalanobis":
+            return self._gaussian.mahalanobis(test.embedding, test.label)
+        return self._mixtures.score(test.embedding, test.label)
+
+    def _single_train(self, kind: SingleScore) -> Scores:
+        if kind not in self._train_scores:
+            self._train_scores[kind] = self._scored_train(kind)
+        return self._train_scores[kind]
+
+    def _scored_train(self, kind: SingleScore) -> Scores:
+        train, config = self.train, self.config
+        if kind == "classification":
+            return classification(train)
+        if kind == "knn":
+            return self._references.knn(
+                train.embedding, train.label, config.neighbours, per_domain=config.per_domain, leave_one_out=True
+            )
+        if kind == "local_density":
+            return self._references.local_density(train.embedding, train.label, leave_one_out=True)
+        if kind == "mahalanobis":
+            return self._gaussian.mahalanobis_leave_one_out(train.embedding, train.label)
+        return self._mixtures.score_left_out()
+
+    def _ensemble(self, single: dict[SingleScore, Scores], label: NDArray[np.int64]) -> Scores:
+        members = self.config.ensemble
+        standardised = [
+            standardise(single[kind], label, self._single_train(kind), self.train.label) for kind in members
+        ]
+        return np.mean(standardised, axis=0)
+
+    @cached_property
+    def _references(self) -> References:
+        train, config = self.train, self.config
+        return References(train.embedding, train.label, train.domain, config.distance, config.density_neighbours)
+
+    @cached_property
+    def _gaussian(self) -> SharedGaussian:
+        return SharedGaussian.fit(self.train.embedding, self.train.label)
+
+    @cached_property
+    def _mixtures(self) -> ClassMixtures:
+        config, dims = self.config, self.train.embedding.shape[1]
+        shared = self._gaussian if dims <= config.gmm_dims else None
+        return ClassMixtures(self.train.embedding, self.train.label, config.gmm_components, config.gmm_dims, shared)
+
+
+def classification(clips: Embedded) -> Scores:
+    """-log p(own class); for a clip whose class was never trained, -log of the largest p."""
+    log_p = F.log_softmax(torch.as_tensor(clips.logits, dtype=torch.float64), dim=1).numpy()
+    own = log_p[np.arange(len(log_p)), clips.label]
+    return -np.where(clips.label >= 0, own, log_p.max(axis=1))
+
+
+def standardise(
+    scores: Scores, label: NDArray[np.int64], train_scores: Scores, train_label: NDArray[np.int64]
+) -> Scores:
+    """(score - mean) / standard deviation, with the statistics of the own class's training scores.
+
+    A class whose training scores are fewer than two or do not spread takes the statistics of all classes with at least
+    two clips, or of all clips; where these do not spread either, scores stay as they are.
+    """
+    standardised = np.empty_like(scores)
+    counts = np.bincount(train_label)
+    in_company = counts[train_label] >= 2
+    overall = train_scores[in_company] if in_company.any() else train_scores
+    for number in np.unique(label):
+        own = train_scores[train_label == number]
+        reference = own if _spreads(own) else overall
+        mean, deviation = (reference.mean(), reference.std()) if _spreads(reference) else (0.0, 1.0)
+        standardised[label == number] = (scores[label == number] - mean) / deviation
+    return standardised
+
+
+def _spreads(scores: Scores) -> bool:
+    """Whether the scores differ by more than fp32 rounding (what a network says is fp32)."""
+    return bool(len(scores) >= 2 and scores.std() > np.finfo(np.float32).eps * np.abs(scores).max())

@@ -1,0 +1,197 @@
+"""Running a study's trials, and the repeats of the best, with Ray Tune."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.trainable import wrap_function
+
+from asd_ray.config import StudyConfig
+from asd_ray.study.folder import StudyFolder, TrialRecord
+from asd_ray.study.gauges import StudyGauges
+from asd_ray.study.live import StudyView
+from asd_ray.study.search import PROBE, StudySearch, scheduler
+from asd_ray.study.trial import StudyInputs, run_name, run_trial, trial_seed
+from asd_ray.study_file import budget
+
+
+def run_trials(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyView) -> None:
+    """Runs the trials that the study still lacks."""
+    missing = study.search.num_trials - len(folder.finished())
+    if missing > 0:
+        early = scheduler(study, budget(study)["epochs per trial"], folder)
+        _fit(study, folder, inputs, view, StudySearch(study, folder), missing, early)
+
+
+def run_repeats(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyView) -> None:
+    """Runs the best trials and the default with the study's other seeds."""
+    missing = missing_repeats(study, folder)
+    if missing:
+        view.total += len(missing)
+        _fit(study, folder, inputs, view, Repeats(missing), len(missing))
+
+
+def missing_repeats(study: StudyConfig, folder: StudyFolder) -> list[dict[str, Any]]:
+    """What a study whose trials have all ended still lacks of ``search.seeds``: runs of the ``search.repeat_best``
+    trials with the highest objective and of trial 0, the default. Trials that did not complete are not repeated."""
+    finished = folder.finished()
+    if len(finished) < study.search.num_trials:
+        return []
+    complete = [record for record in finished.values() if record.status == "complete"]
+    best = sorted(complete, key=lambda record: (-(record.objective or 0.0), record.trial))[: study.search.repeat_best]
+    chosen = {record.trial: record for record in [*best, *(record for record in complete if record.trial == 0)]}
+    return [
+        {"trial": record.trial, "values": record.values, "repeat": repeat}
+        for record in chosen.values()
+        for repeat in range(1, study.search.seeds)
+        if folder.record(record.trial, repeat) is None
+    ]
+
+
+class Repeats(Searcher):
+    """A list of runs, one after the other, as Tune wants it."""
+
+    def __init__(self, runs: Sequence[dict[str, Any]]) -> None:
+        super().__init__()
+        self.waiting = list(runs)
+
+    def suggest(self, trial_id: str) -> Any:
+        return self.waiting.pop(0) if self.waiting else Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        return None
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study folder knows what is left."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as for ``save``."""
+
+
+def _fit(
+    study: StudyConfig,
+    folder: StudyFolder,
+    inputs: StudyInputs,
+    view: StudyView,
+    search: Searcher,
+    runs: int,
+    early: TrialScheduler | None = None,
+) -> None:
+    tuner = tune.Tuner(
+        tune.with_resources(_trainable(study, inputs), _resources(study)),
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            scheduler=early,
+            num_samples=runs,
+            max_concurrent_trials=view.concurrency,
+            trial_name_creator=lambda trial: run_name(study, trial.config),
+            trial_dirname_creator=lambda trial: run_name(study, trial.config),
+        ),
+        run_config=tune.RunConfig(
+            name=f"session-{len(list((folder.path / 'tune').glob('session-*'))):03d}",
+            storage_path=str(folder.path / "tune"),
+            failure_config=tune.FailureConfig(max_failures=study.resources.max_failures),
+            callbacks=[StudyCallback(study, folder, view)],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _trainable(study: StudyConfig, inputs: StudyInputs) -> Any:
+    """The Tune trainable, whose actors carry the study's and the trial's name in the Ray dashboard."""
+    reference = ray.put(inputs)
+
+    def trial(config: dict[str, Any]) -> None:
+        run_trial(config, ray.get(reference))
+
+    base = wrap_function(trial)
+
+    class StudyTrial(base):  # type: ignore[misc, valid-type]
+        def __repr__(self) -> str:
+            return str(self.trial_name)
+
+    StudyTrial.__name__ = StudyTrial.__qualname__ = f"{study.name}"
+    return StudyTrial
+
+
+def _resources(study: StudyConfig) -> dict[str, float]:
+    """What the Tune actor of a trial reserves. With several workers it only waits for them, which takes no core: it
+    asks for a little memory, because Tune refuses an empty request."""
+    resources = study.resources
+    if resources.workers > 1:
+        return {"memory": 100 * 2**20}
+    return {
+        "CPU": resources.cpus_per_worker,
+        **({"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}),
+    }
+
+
+class StudyCallback(tune.Callback):
+    """Tells the view and the gauges what trials do, and writes the record of a trial that could not write its own."""
+
+    def __init__(self, study: StudyConfig, folder: StudyFolder, view: StudyView) -> None:
+        self.study, self.folder, self.view = study, folder, view
+        self.gauges = StudyGauges(study.name)
+        for record in view.finished:
+            self.gauges.ended(record)
+        self.started: dict[str, float] = {}
+        self.histories: dict[str, list[dict[str, Any]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune stores its callbacks for a restore that we never do; a terminal cannot be stored.
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.started.setdefault(trial.trial_id, time.time())
+        self.view.trial_started(*_run(trial), trial.config["values"])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "stage" in result:
+            own = {key: value for key, value in result.items() if isinstance(value, (int, float, str))}
+            self.histories.setdefault(trial.trial_id, []).append(own)
+        self.view.trial_progress(*_run(trial), result)
+        self.gauges.epoch(*_run(trial), result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        record = self.folder.record(*_run(trial))
+        history = self.histories.pop(trial.trial_id, [])
+        if record is None:
+            last = next((row for row in reversed(history) if PROBE in row), None)
+            if last is None:
+                record = self._lost(trial, "the trial ended without a record; see its log")
+            else:
+                reason = f"stopped by the scheduler after epoch {last['epoch']} with a k-NN AUC of {last[PROBE]:.4f}"
+                self.folder.write_history(*_run(trial), history)
+                record = self._lost(trial, reason, "pruned", epochs=last["epoch"])
+        self.view.trial_finished(record)
+        self.gauges.ended(record)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.view.trial_finished(self._lost(trial, _last_line(trial.get_error())))
+
+    def _lost(self, trial: Any, reason: str, status: str = "failed", epochs: int = 0) -> TrialRecord:
+        number, repeat = _run(trial)
+        seed = trial_seed(self.study, repeat)
+        record = TrialRecord(number, trial.config["values"], seed, status, epochs=epochs, reason=reason, repeat=repeat)
+        record.duration_s = time.time() - self.started.get(trial.trial_id, time.time())
+        self.folder.finish_trial(record)
+        return record
+
+
+def _run(trial: Any) -> tuple[int, int]:
+    """Number and repeat of a Tune trial."""
+    return trial.config["trial"], trial.config.get("repeat", 0)
+
+
+def _last_line(error: Exception | None) -> str:
+    lines = [line.strip() for line in str(error or "unknown error").splitlines() if line.strip()]
+    return lines[-1][:500] if lines else "unknown error"

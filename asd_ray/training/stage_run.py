@@ -1,0 +1,252 @@
+"""One stage in training: its optimiser and schedule, one epoch after the other. Pure torch, nothing of Ray.
+
+Legend: N clips of this worker, B its part of the global batch.
+
+With several workers (an initialised process group) gradients are averaged by ``DistributedDataParallel``. All
+randomness of an epoch is derived from (seed, stage, epoch, worker).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from asd_ray.clips import Clip, stable_hash
+from asd_ray.config import OptimiserConfig
+from asd_ray.features.batches import Batches
+from asd_ray.methods.base import Stage
+
+COLLAPSED = 1e-4  # standard deviation per dimension of unit vectors; 1/sqrt(D) when they fill the sphere
+EVAL_BATCH = 64  # clips of one pass without gradients
+
+
+class TrainingFailed(Exception):
+    """A trial that cannot give a result, with the value that showed it (loss not finite, collapsed encoder)."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """This worker's place among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+
+    def sum(self, value: float) -> float:
+        """The sum of all workers' values."""
+        return self._reduced(value, dist.ReduceOp.SUM)
+
+    def largest(self, value: float) -> float:
+        """The largest of all workers' values."""
+        return self._reduced(value, dist.ReduceOp.MAX)
+
+    def _reduced(self, value: float, operation: Any) -> float:
+        if self.size == 1:
+            return value
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        tensor = torch.tensor(value, dtype=torch.float64, device=device)
+        dist.all_reduce(tensor, operation)
+        return tensor.item()
+
+    @staticmethod
+    def of_process_group() -> Workers:
+        return Workers(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Workers()
+
+
+class StageRun:
+    """One stage in training: its optimiser, schedule, best epoch, and the walk through this worker's clips."""
+
+    def __init__(self, stage: Stage, clips: Batches, seed: int, workers: Workers) -> None:
+        self.stage, self.seed, self.workers = stage, seed, workers
+        held_out = held_out_clips(clips.clips, stage.validation)
+        self.validation: Batches | None = None
+        if workers.sum(float(held_out.sum())):
+            self.validation, clips = clips.where(held_out), clips.where(~held_out)
+        self.clips = clips
+        config = stage.optimiser
+        fewest = int(-workers.largest(-len(clips.clips)))  # every worker takes as many steps
+        self.accumulate = config.accumulate
+        # Never more than there are clips: a small set is one full batch per step.
+        self.batch_size = min(max(config.batch_size // workers.size // self.accumulate, 1), fewest // self.accumulate)
+        if self.batch_size < 2:
+            raise TrainingFailed(
+                f"{stage.name}: {fewest} training clips for each of {workers.size} workers, and a batch_size of "
+                f"{config.batch_size} in {self.accumulate} parts, make batches of {self.batch_size}; batch "
+                "normalisation needs at least 2: take fewer workers or parts, or a larger batch_size"
+            )
+        self.steps = fewest // (self.batch_size * self.accumulate)
+        parameters = [parameter for parameter in stage.parameters() if parameter.requires_grad]
+        self.device = parameters[0].device
+        self.optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, learning_rate_factor(config, self.steps))
+        self.best: dict[str, Any] | None = None
+        # The queue is the same on every worker and the memory bank belongs to each: buffers are never broadcast.
+        self.step_loss: nn.Module = (
+            DistributedDataParallel(stage, broadcast_buffers=False, gradient_as_bucket_view=True)
+            if workers.size > 1
+            else stage
+        )
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """One pass over the clips. Returns the means of the step metrics over steps and workers, and the rate."""
+        self.stage.train()
+        seed_everything(self.seed, self.stage.name, epoch, self.workers.rank)
+        sums: dict[str, Tensor] = {}
+        started = time.perf_counter()
+        batches = self.clips.shuffled(self.batch_size, self.seed, "order", self.stage.name, epoch)
+        for _ in range(self.steps):
+            self.optimiser.zero_grad(set_to_none=True)
+            for part in range(self.accumulate):
+                batch = next(batches).to(self.device)
+                with self._synchronised(part == self.accumulate - 1):
+                    loss, metrics = self.step_loss(batch.inputs, batch.labels)
+                    (loss / self.accumulate).backward()
+                for name, value in {"loss": loss.detach(), **metrics}.items():
+                    sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.float()
+            self.optimiser.step()
+            self.schedule.step()
+            done = self.schedule.last_epoch  # steps of the whole stage, kept over a resume
+            self.stage.end_step(done / (self.stage.optimiser.epochs * self.steps))
+        if self.workers.size > 1:
+            average_batch_norm(self.stage)
+        means = self._means(sums)
+        seconds = time.perf_counter() - started
+        means["seconds"] = seconds
+        means["samples_per_s"] = self.steps * self.accumulate * self.batch_size * self.workers.size / seconds
+        means["lr"] = float(self.schedule.get_last_lr()[0])
+        if self.validation is not None:
+            means["validation_loss"] = self._validate(self.validation)
+        check_health(self.stage.name, means)
+        return means
+
+    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are averaged over workers once per step: with its last part."""
+        if last or not isinstance(self.step_loss, DistributedDataParallel):
+            return nullcontext()
+        return self.step_loss.no_sync()
+
+    def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        values = torch.stack([sums[name] for name in sums]) / (self.steps * self.accumulate)
+        if self.workers.size > 1:
+            dist.all_reduce(values)
+            values /= self.workers.size
+        return dict(zip(sums, values.tolist(), strict=True))
+
+    @torch.inference_mode()
+    def _validate(self, clips: Batches) -> float:
+        self.stage.eval()
+        total = 0.0
+        for batch in clips.in_order(max(self.batch_size, EVAL_BATCH)):
+            batch = batch.to(self.device)
+            total += float(self.stage.validation_loss(batch.inputs, batch.labels))
+        return self.workers.sum(total) / self.workers.sum(len(clips.clips))
+
+    def remember_best(self, epoch: int, metrics: dict[str, Any]) -> None:
+        """Keeps the stage's state if the epoch is the best so far: of the lowest validation loss, or without
+        validation of the highest k-NN AUC on the select split (``knn_auc``), where an epoch has it."""
+        if self.stage.keep != "best" and not self.stage.patience:
+            return
+        value = metrics.get("validation_loss", -metrics["knn_auc"] if "knn_auc" in metrics else None)
+        value = self.workers.largest(math.inf if value is None else value)
+        if math.isfinite(value) and (self.best is None or value < self.best["value"]):
+            state = {key: tensor.detach().cpu().clone() for key, tensor in self.stage.state_dict().items()}
+            self.best = {"value": value, "epoch": epoch, "state": state if self.stage.keep == "best" else {}}
+
+    def restore_best(self) -> None:
+        if self.best is not None and self.best["state"]:
+            self.stage.load_state_dict(self.best["state"])
+
+    def finished(self, epoch: int) -> bool:
+        """Whether all epochs are done, or nothing has become better for ``patience`` of them."""
+        patience = self.stage.patience
+        stale = patience > 0 and self.best is not None and epoch - self.best["epoch"] >= patience
+        return epoch >= self.stage.optimiser.epochs or stale
+
+    def state(self) -> dict[str, Any]:
+        """What this worker must keep. What all workers share is kept by the first."""
+        stage = self.stage.state_dict()
+        if self.workers.rank > 0:
+            stage = {key: value for key, value in stage.items() if key.startswith(self.stage.worker_local)}
+            return {"stage_state": stage}
+        return {
+            "stage_state": stage,
+            "best": self.best,
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.stage.load_state_dict(state["stage_state"])
+        self.best = state["best"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+
+
+def held_out_clips(clips: Sequence[Clip], share: float) -> np.ndarray:
+    """Mask (N,) of the clips that validate: by a hash of their paths, so that neither seed nor workers change it."""
+    return np.array([stable_hash("validation", clip.path) < share * 2**64 for clip in clips], dtype=bool)
+
+
+def seed_everything(*parts: object) -> None:
+    """Seeds torch's generators on all devices from the parts."""
+    torch.manual_seed(stable_hash(*parts) >> 1)
+
+
+def learning_rate_factor(config: OptimiserConfig, steps: int) -> Callable[[int], float]:
+    """The learning rate of a step, as a factor of ``lr``: linear warm-up, then constant or half a cosine to ``lr_min``."""
+    warmup = round(config.warmup_epochs * steps)
+    total = max(config.epochs * steps, 1)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        if config.schedule == "constant":
+            return 1.0
+        if config.schedule == "cosine_epochs":
+            step = max(step - step % steps, warmup)
+        least = config.lr_min / config.lr
+        return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+
+    return factor
+
+
+def average_batch_norm(module: nn.Module) -> None:
+    """Averages running statistics over workers: each has seen other clips, and all must embed with the same network."""
+    buffers = [
+        buffer
+        for child in module.modules()
+        if isinstance(child, nn.modules.batchnorm._BatchNorm)
+        for buffer in (child.running_mean, child.running_var)
+        if buffer is not None
+    ]
+    if buffers:
+        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        for buffer, mean in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(mean.view_as(buffer))
+
+
+def check_health(stage: str, metrics: dict[str, float]) -> None:
+    """Ends a trial whose numbers say that no result can come of it.
+
+    Raises:
+        TrainingFailed: naming the value.
+    """
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise TrainingFailed(f"{stage}: {name} is {value}")
+    if metrics.get("embedding_std", 1.0) < COLLAPSED:
+        raise TrainingFailed(
+            f"{stage}: the encoder collapsed to one output: the embeddings' standard deviation per dimension is "
+            f"{metrics['embedding_std']:.1e}, below {COLLAPSED:.0e}"
+        )

@@ -1,0 +1,179 @@
+"""Gaussian scores against the textbook formulas and the library's own estimators."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import sklearn.covariance
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asd_ray.errors import AsdRayError
+from asd_ray.scoring.gaussian import ClassMixtures, SharedGaussian, ledoit_wolf
+
+
+def some_clips(seed, dim=4, counts=(30, 12, 2, 1)):
+    rng = np.random.default_rng(seed)
+    label = np.repeat(np.arange(len(counts)), counts)
+    rng.shuffle(label)
+    mixing = rng.normal(size=(dim, dim))
+    embedding = 5 * rng.normal(size=(len(counts), dim))[label] + rng.normal(size=(len(label), dim)) @ mixing
+    queries = (5 * rng.normal(size=(8, dim))).astype(np.float32)
+    return embedding.astype(np.float32), label, queries, rng.integers(-1, len(counts), size=8)
+
+
+def slow_mahalanobis(train, label, x, own, skip=None) -> float:
+    """Distance to the own class's mean, or the closest, with the library's shrunk covariance of all clips."""
+    train = train.astype(float)
+    means = {c: train[label == c].mean(axis=0) for c in set(label.tolist())}
+    centred = np.stack([train[i] - means[label[i]] for i in range(len(train))])
+    covariance, _ = sklearn.covariance.ledoit_wolf(centred, assume_centered=True)
+    covariance += 1e-6 * np.trace(centred.T @ centred / len(train)) / len(covariance) * np.eye(len(covariance))
+    if skip is not None:
+        own, rest = label[skip], (label == label[skip]) & (np.arange(len(label)) != skip)
+        means.pop(own)
+        if rest.any():
+            means[own] = train[rest].mean(axis=0)
+
+    def distance(mean):
+        return math.sqrt((x - mean) @ np.linalg.inv(covariance) @ (x - mean))
+
+    return distance(means[own]) if own in means else min(map(distance, means.values()))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.integers(2, 30))
+def test_ledoit_wolf_equals_the_library(seed, n, dim):
+    rng = np.random.default_rng(seed)
+    centred = rng.normal(size=(n, dim)) * rng.uniform(0.1, 10, size=dim)
+    expected, _ = sklearn.covariance.ledoit_wolf(centred, assume_centered=True)
+    ridge = 1e-6 * np.trace(expected) / dim * np.eye(dim)  # shrinking keeps the trace
+    np.testing.assert_allclose(ledoit_wolf(torch.from_numpy(centred)).numpy(), expected + ridge, rtol=1e-9, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32 - 1))
+def test_mahalanobis_equals_the_slow_reference(seed):
+    train, label, queries, own = some_clips(seed)
+    shared = SharedGaussian.fit(train, label)
+    expected = [slow_mahalanobis(train, label, x, y) for x, y in zip(queries, own, strict=True)]
+    np.testing.assert_allclose(shared.mahalanobis(queries, own), expected, rtol=1e-6)
+    left_out = [slow_mahalanobis(train, label, x, None, skip=i) for i, x in enumerate(train)]
+    np.testing.assert_allclose(shared.mahalanobis_leave_one_out(train, label), left_out, rtol=1e-6)
+
+
+def test_whitened_clips_have_the_unit_covariance_that_normal_clips_are_given() -> None:
+    rng = np.random.default_rng(0)
+    label = np.arange(20_000) % 3
+    embedding = (100 * label[:, None] + rng.normal(size=(20_000, 3)) @ np.diag([1.0, 2.0, 3.0])).astype(np.float32)
+    shared = SharedGaussian.fit(embedding, label)
+    whitened = shared.whiten(embedding).numpy()
+    within = whitened - shared.means.numpy()[label]
+    np.testing.assert_allclose(within.T @ within / len(within), np.eye(3), atol=0.01)
+    # A chi-squared variable with 3 degrees of freedom has mean 3.
+    assert (shared.mahalanobis(embedding, label) ** 2).mean() == pytest.approx(3, rel=0.02)
+
+
+def test_one_component_is_the_textbook_density() -> None:
+    train, label, queries, own = some_clips(1, counts=(30, 12))
+    own = np.abs(own)
+    mixtures = ClassMixtures(train, label, components=1, dims=128)
+    shared = SharedGaussian.fit(train, label)
+    z, x = shared.whiten(train).numpy(), shared.whiten(queries).numpy()
+    expected = []
+    for i, c in enumerate(own):
+        mean, variance = z[label == c].mean(axis=0), z[label == c].var(axis=0) + 0.1
+        log_density = sum(
+            -((x[i, d] - mean[d]) ** 2) / (2 * variance[d]) - math.log(2 * math.pi * variance[d]) / 2 for d in range(4)
+        )
+        expected.append(-log_density)
+    np.testing.assert_allclose(mixtures.score(queries, own), expected, rtol=1e-6)
+    for i in (0, 5, 17):
+        c, position = label[i], int((label[:i] == label[i]).sum())
+        half = z[label == c][1 - position % 2 :: 2]
+        mean, variance = half.mean(axis=0), half.var(axis=0) + 0.1
+        log_density = sum(
+            -((z[i, d] - mean[d]) ** 2) / (2 * variance[d]) - math.log(2 * math.pi * variance[d]) / 2 for d in range(4)
+        )
+        assert mixtures.score_left_out()[i] == pytest.approx(-log_density, rel=1e-6)
+
+
+def test_two_components_find_two_modes_that_one_would_fill_in() -> None:
+    rng = np.random.default_rng(2)
+    modes = np.array([[-10.0, 0], [10, 0]])
+    train = (modes[np.arange(200) % 2] + rng.normal(size=(200, 2))).astype(np.float32)
+    label, between = np.zeros(200, dtype=int), np.zeros((1, 2), np.float32)
+    at_mode = modes[:1].astype(np.float32)
+    one, two = (ClassMixtures(train, label, components, dims=128) for components in (1, 2))
+    zero = np.zeros(1, dtype=int)
+    assert one.score(between, zero) < one.score(at_mode, zero)
+    assert two.score(between, zero) > two.score(at_mode, zero) + 10
+    assert len(two.mixtures[0].weights_) == 2
+
+
+def test_left_out_clips_score_like_new_ones() -> None:
+    rng = np.random.default_rng(3)
+    label = np.zeros(60, dtype=int)
+    train, new = (rng.normal(size=(60, 30)).astype(np.float32) for _ in range(2))
+    mixtures = ClassMixtures(train, label, components=2, dims=128)
+    fitted, left_out, fresh = (
+        scores.mean()
+        for scores in (mixtures.score(train, label), mixtures.score_left_out(), mixtures.score(new, label))
+    )
+    assert fitted < fresh - 5
+    assert left_out > fresh - 3
+
+
+def test_many_dimensions_are_reduced_first() -> None:
+    rng = np.random.default_rng(4)
+    low = rng.normal(size=(80, 3)) * [5, 4, 3]
+    turn, _ = np.linalg.qr(rng.normal(size=(300, 300)))
+    train = np.pad(low, ((0, 0), (0, 297))) @ turn + 0.01 * rng.normal(size=(80, 300))
+    label = np.arange(80) % 2
+    reduced = ClassMixtures(train.astype(np.float32), label, components=1, dims=3)
+    assert reduced.train.shape == (80, 3)
+    direct = ClassMixtures(low.astype(np.float32), label, components=1, dims=3)
+    ranks = [np.argsort(np.argsort(m.score_left_out())) for m in (reduced, direct)]
+    assert np.corrcoef(*ranks)[0, 1] > 0.8  # the axes of a diagonal covariance turn, the order hardly
+
+
+@pytest.mark.parametrize("dim", [1, 2, 8, 300])
+@pytest.mark.parametrize("kind", ["zeros", "constant", "duplicates", "single", "pair", "dead", "huge", "tiny", "alone"])
+def test_degenerate_training_clips_give_finite_scores(dim, kind) -> None:
+    rng = np.random.default_rng(5)
+    embedding = {
+        "zeros": np.zeros((9, dim)),
+        "constant": np.full((9, dim), 3.0),
+        "duplicates": np.repeat(rng.normal(size=(3, dim)), 8, axis=0),
+        "single": rng.normal(size=(1, dim)),
+        "pair": rng.normal(size=(2, dim)),
+        "dead": rng.normal(size=(40, dim)) * (np.arange(dim) % 2),
+        "huge": 1e11 * rng.normal(size=(9, dim)),
+        "tiny": 1e-38 * rng.normal(size=(9, dim)),
+        "alone": rng.normal(size=(4, dim)),
+    }[kind].astype(np.float32)
+    label = np.arange(len(embedding)) // (1 if kind == "alone" else 25)
+    queries, own = (
+        np.concatenate([embedding[:1], rng.normal(size=(3, dim))]).astype(np.float32),
+        np.array([0, -1, 1, 0]),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shared = SharedGaussian.fit(embedding, label)
+        mixtures = ClassMixtures(embedding, label, components=3, dims=16)
+        for scores in (
+            shared.mahalanobis(queries, own),
+            shared.mahalanobis_leave_one_out(embedding, label),
+            mixtures.score(queries, own),
+            mixtures.score_left_out(),
+        ):
+            assert np.isfinite(scores).all()
+
+
+def test_an_error_says_that_there_are_no_clips() -> None:
+    with pytest.raises(AsdRayError, match="no training clips"):
+        SharedGaussian.fit(np.zeros((0, 2), np.float32), np.zeros(0, dtype=int))
