@@ -14,8 +14,10 @@ import typer
 from typer.core import TyperGroup
 
 from asd_ray import __version__
+from asd_ray.cli_bench import bench
 from asd_ray.cli_data import data_app
 from asd_ray.cli_features import features_app
+from asd_ray.cli_score import evaluate, score
 from asd_ray.errors import AsdRayError
 from asd_ray.files import shown
 
@@ -58,6 +60,8 @@ study_app = typer.Typer(help="Run, watch and compare studies.", no_args_is_help=
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
 app.add_typer(study_app, name="study")
+for command in (score, evaluate, bench):
+    app.command()(command)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The study file (YAML).")]
 StudyDir = Annotated[Path, typer.Argument(metavar="DIR", help="A study folder.")]
@@ -139,8 +143,8 @@ def status(folder: StudyDir, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(state))
         return
     typer.echo(
-        f"study {state['name']}: {state['ended']} of {state['asked']} trials ended "
-        f"({state['complete']} complete, {state['pruned']} pruned, {state['failed']} failed), {state['unfinished']} started and not ended"
+        f"study {state['name']}: {state['ended']} of {state['asked']} trials ended ({state['complete']} complete, "
+        f"{state['pruned']} pruned, {state['failed']} failed), {state['unfinished']} started and not ended"
     )
     if state["best"] is not None:
         typer.echo(f"best so far: trial {state['best']} with objective {100 * state['objective']:.2f}")

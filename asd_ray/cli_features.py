@@ -176,7 +176,7 @@ def _views(
         raise ConfigError(f"--augment: method {config.method.name} has no pre-training whose views could be drawn.")
     manifest = None if store is None else open_store(store)
     features = config.features if manifest is None else store_features(manifest)
-    log_mel = reader(features, config.data.channel)
+    log_mel = reader(features, config.data.channel if manifest is None else manifest.settings["channel"])
     clips = [(str(who), log_mel(path)) for path, who in zip(paths, captions, strict=True)]
     if store is None or manifest is None:
         values = np.stack([image for _, image in clips]).astype(np.float64)
@@ -211,16 +211,18 @@ def _show_set(
                 clips, data, config.features, config.data.channel, config.data.skip_bad, progress
             )
     table = bands.analyse(found, faults)
-    text = bands.report(table, shown(data), synthetic=kind == "synthetic" or (data / SYNTHETIC).is_file())
+    synthetic = kind == "synthetic" or (data / SYNTHETIC).is_file()
+    text = bands.report(table, shown(data), synthetic)
     files = {name: out / name for name in ("bands.csv", "bands.md", "spectra.png")}
     write_atomically(files["bands.csv"], lambda beside: table.to_csv(beside, index=False))
     write_text(files["bands.md"], text)
-    pictures.save(pictures.mean_spectra(found, table), files["spectra.png"])
+    pictures.save(pictures.mean_spectra(found, table, synthetic), files["spectra.png"])
     means = table[table["id"] == "mean"].drop(columns=["id", "domain"]).astype(object)
     return {
         "files": {name: str(path) for name, path in files.items()},
         "bands": means.where(means.notna(), None).to_dict("records"),
         "verdict": bands.verdict(table),
+        "synthetic": synthetic,
         "text": f"{text}\n{', '.join(shown(path) for path in files.values())}",
     }
 

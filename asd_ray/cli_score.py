@@ -173,7 +173,8 @@ def _evaluation_text(evaluation: Official, max_fpr: float) -> str:
     """One table for each part: its IDs, below them their machine's mean, at the end the mean over machines."""
     from asd_ray.metrics import has_domains
 
-    text = [f"AUC and pAUC (p = {max_fpr:g}) in percent, [95 % bootstrap interval over clips]"]
+    intervals = " with 95 % bootstrap intervals over clips" if "auc_low" in evaluation.ids else ""
+    text = [f"AUC and pAUC (p = {max_fpr:g}) in percent{intervals}"]
     for part, average in evaluation.averages.set_index("split", drop=False).iterrows():
         machines = evaluation.machines[evaluation.machines["split"] == part]
         ids = evaluation.ids[evaluation.ids["split"] == part]
@@ -186,30 +187,33 @@ def _evaluation_text(evaluation: Official, max_fpr: float) -> str:
 def _part_table(ids: pd.DataFrame, machines: pd.DataFrame, average: pd.Series, domains: bool) -> str:
     from tabulate import tabulate
 
-    decided = ["precision", "recall", "f1"] if "f1" in ids else []
+    optional = [name for name in ("precision", "recall", "f1") if name in ids]
+    intervals = "auc_low" in ids
     rows = []
     for _, mean in machines.iterrows():
         for _, row in ids[ids["machine"] == mean["machine"]].iterrows():
             clips = f"{row['n_normal']}+{row['n_anomaly']}"
-            rows.append([row["machine"], row["id"], row["domain"], clips, *_values(row, decided)])
-        rows.append([mean["machine"], "mean", "", "", *_values(mean, decided)])
-    rows.append(["all", "mean", "", "", *_values(average, decided)])
-    head = ["machine", "id", "domain", "clips", "AUC", "pAUC", "mAUC", "pooled\nAUC", "pooled\npAUC", *decided]
+            rows.append([row["machine"], row["id"], row["domain"], clips, *_values(row, intervals, optional)])
+        rows.append([mean["machine"], "mean", "", "", *_values(mean, intervals, optional)])
+    rows.append(["all", "mean", "", "", *_values(average, intervals, optional)])
+    areas = ["AUC", "95 %", "pAUC", "95 %"] if intervals else ["AUC", "pAUC"]
+    head = ["machine", "id", "domain", "clips", *areas, "mAUC", "pooled\nAUC", "pooled\npAUC", *optional]
     if not domains:
-        head, rows = [head[0], head[1], *head[3:]], [[row[0], row[1], *row[3:]] for row in rows]
+        head, *rows = ([*row[:2], *row[3:]] for row in (head, *rows))
     return tabulate(rows, headers=head, disable_numparse=True, stralign="right")
 
 
-def _values(row: pd.Series, decided: Sequence[str]) -> list[str]:
+def _values(row: pd.Series, intervals: bool, optional: Sequence[str]) -> list[str]:
     from asd_ray.study.tables import percent
 
     cells = []
     for name in ("auc", "pauc"):
-        low, high = (float(row.get(f"{name}_{end}", math.nan)) for end in ("low", "high"))
-        interval = "" if math.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]"
-        cells.append(percent(row[name]) + interval)
-    others = ("mauc", "pooled_auc", "pooled_pauc")
-    return [*cells, *(percent(row[name]) if name in row else "" for name in (*others, *decided))]
+        cells.append(percent(row[name]))
+        if intervals:
+            low, high = (float(row.get(f"{name}_{end}", math.nan)) for end in ("low", "high"))
+            cells.append("" if math.isnan(low) else f"{100 * low:.1f} to {100 * high:.1f}")
+    means = ("mauc", "pooled_auc", "pooled_pauc")
+    return [*cells, *(percent(row[name]) if name in row else "" for name in (*means, *optional))]
 
 
 def _summary(average: pd.Series, domains: bool) -> str:

@@ -249,8 +249,9 @@ def save_detector(
         if folder.exists():
             folder.rename(old)
         beside.rename(folder)
-    except OSError as error:
-        raise AsdRayError(f"{folder}: the detector cannot be written ({error.strerror or error}).") from None
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AsdRayError(f"{folder}: the detector cannot be written ({reason}).") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -2,82 +2,63 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from asd_ray.datasets import dcase2020, dcase2022
 from asd_ray.errors import ConfigError
 
-# Folders between a machine's and its recordings that do not name the individual (the layouts folder and of 2021).
-_NO_ID = {
-    "train",
-    "test",
-    "source_test",
-    "target_test",
-    "normal",
-    "anomaly",
-    "anomalous",
-    "abnormal",
-    "source",
-    "target",
-}
+_NAMED = re.compile(r"(?:(?:normal|anomaly)_)?(?:id|section)_([0-9]{2})_")  # as DCASE 2020, 2021 and later name files
+_NO_ID = re.compile("train|test|source_test|target_test|normal|anomaly|anomalous|abnormal|source|target", re.IGNORECASE)
 
 
 def tell_class(path: Path, classes: Sequence[str], machine: str | None = None, machine_id: str | None = None) -> str:
     """Which of a detector's classes (``machine/id``) a recording belongs to.
 
-    Its path says it where a folder is called like a machine of the detector and the ID is in the file's name (as in
-    the DCASE sets) or in the folders below the machine's (as in the layout ``folder``). What the path does not say is
-    taken from ``machine`` and ``machine_id``, and needs not be said where only one class is possible.
+    The machine is the nearest folder that is called like one of the detector's. The ID is in the file's name, as in
+    the DCASE sets, or in the folders below the machine's, as in the layout ``folder``. What the path does not say is
+    taken from ``machine`` and ``machine_id``, and need not be said where only one class is left. An ID in the name that
+    the detector does not know is no class of it, unless ``machine_id`` says which to take.
 
     Raises:
         ConfigError: it cannot be told, or the path says something else than ``machine`` and ``machine_id``.
     """
-    told = _told(path, classes)
-    asked = [name for name in classes if _is(name, machine, machine_id)]
     known = f"this detector knows {', '.join(name.replace('/', ' ') for name in classes)}"
-    if told is not None and told not in asked:
-        raise ConfigError(
-            f"{path}: its path says {told.replace('/', ' ')}, --machine and --id say "
-            f"{' '.join(filter(None, (machine, machine_id)))}; leave them out or move the file; {known}."
-        )
-    if told is not None:
+    own_machine, own_id = _said(path, classes)
+    told = f"{own_machine}/{own_id}"
+    if told in classes:
+        if machine not in (None, own_machine) or machine_id not in (None, own_id):
+            raise ConfigError(
+                f"{path}: its path says {told.replace('/', ' ')}, --machine and --id say "
+                f"{' '.join(filter(None, (machine, machine_id)))}; leave them out or move the file; {known}."
+            )
         return told
-    named = _id_in_name(path.stem)
-    if machine_id is None and named is not None:
-        asked = [name for name in asked if _is(name, None, named)]
-    if len(asked) == 1:
-        return asked[0]
-    hint = f"its name says id {named}, no machine" if named else "its path does not say it"
+    own_machine, own_id = machine or own_machine, machine_id or own_id
+    left = [name for name in classes if _fits(name, own_machine, own_id)]
+    if len(left) == 1:
+        return left[0]
+    found = [f"{what} {value}" for what, value in (("machine", own_machine), ("id", own_id)) if value]
     raise ConfigError(
-        f"{path}: cannot tell which machine and ID it is of ({hint}); give --machine and --id as needed; {known}."
+        f"{path}: cannot tell which machine and ID it is of (found {', '.join(found) or 'neither'}); give --machine "
+        f"and --id as needed; {known}."
     )
 
 
-def _is(name: str, machine: str | None, machine_id: str | None) -> bool:
+def _fits(name: str, machine: str | None, machine_id: str | None) -> bool:
     own_machine, own_id = name.split("/", 1)
     return machine in (None, own_machine) and machine_id in (None, own_id)
 
 
-def _id_in_name(stem: str) -> str | None:
-    for layout in (dcase2020, dcase2022):
-        try:
-            fields = layout.parse("test", stem)
-        except ValueError:  # a training clip's name
-            fields = layout.parse("train", stem)
-        if fields is not None:
-            return str(fields["id"])
-    return None
-
-
-def _told(path: Path, classes: Sequence[str]) -> str | None:
+def _said(path: Path, classes: Sequence[str]) -> tuple[str | None, str | None]:
+    """Machine and ID as far as the path says them."""
+    match = _NAMED.match(path.name)
+    named = match[1] if match else None
     machines = {name.split("/", 1)[0] for name in classes}
     folders = path.absolute().parts[:-1]
-    for depth in range(len(folders) - 1, -1, -1):
-        if folders[depth] in machines:
-            below = "-".join(name.removeprefix("id_") for name in folders[depth + 1 :] if name.lower() not in _NO_ID)
-            named = _id_in_name(path.stem)
-            for machine_id in (named, below or ("00" if named is None else None)):
-                if machine_id is not None and f"{folders[depth]}/{machine_id}" in classes:
-                    return f"{folders[depth]}/{machine_id}"
-    return None
+    depth = max((depth for depth, folder in enumerate(folders) if folder in machines), default=None)
+    if depth is None:
+        return None, named
+    below = "-".join(folder.removeprefix("id_") for folder in folders[depth + 1 :] if not _NO_ID.fullmatch(folder))
+    if f"{folders[depth]}/{named}" not in classes and f"{folders[depth]}/{below}" in classes:
+        return folders[depth], below
+    return folders[depth], named

@@ -127,13 +127,16 @@ def shipped_study(name: str) -> Path:
 
 
 def budget(study: StudyConfig) -> dict[str, int]:
-    """What a study will cost at most: trials, epochs of each, epochs in all, workers at a time for one trial."""
-    epochs = study.method.pretrain.epochs + study.method.finetune.epochs
-    trials = study.search.num_trials
+    """What a study will cost at most: trials, repeats with other seeds, epochs, workers at a time for one trial."""
+    search = study.search
+    epochs, trials = study.method.epochs, search.num_trials
+    # The default is repeated, too, whether it is among the best or not.
+    repeats = (search.seeds - 1) * min(search.repeat_best + 1, trials)
     return {
         "trials": trials,
+        **({"repeats": repeats} if repeats else {}),
         "epochs per trial": epochs,
-        "epochs": trials * epochs,
+        "epochs": (trials + repeats) * epochs,
         "workers per trial": study.resources.workers,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from asd_ray.config.method import OptimiserConfig
 from asd_ray.config.section import Section
@@ -31,16 +31,23 @@ class AutoencoderTrainConfig(OptimiserConfig):
     keep: Literal["last", "best"] = "last"
     """Whose weights are left behind. The baseline's: the last epoch's."""
 
+    @model_validator(mode="after")
+    def _patience_needs_validation(self) -> AutoencoderTrainConfig:
+        if self.patience and not self.validation:
+            raise ValueError("patience needs clips that are held out: set validation above 0, or patience to 0")
+        return self
+
 
 class AutoencoderConfig(Section):
     """One autoencoder of five frames for every machine type, without knowledge of IDs."""
 
     name: Literal["autoencoder"] = "autoencoder"
     score: Literal["mse", "mahalanobis", "mahalanobis_of_mean"] = "mse"
-    """A clip's anomaly score, from the errors of its reconstruction: their mean square (2020 to 2022, and later on as
-    the baseline's simple mode); the mean over frames of their squared Mahalanobis distance, by the covariance of the
-    training clips' errors (the selective Mahalanobis mode of 2023 and later, as its paper has it); or that distance of
-    the mean error alone, which is what the published code of that mode computes."""
+    """A clip's anomaly score, from the errors e = x − r(x) of its reconstruction. ``mse``: their mean square, the
+    baseline's of 2020 to 2022. The others are its selective Mahalanobis mode of 2023 and later: the smaller of two
+    distances, by the covariance Σ of the source clips' and of the target clips' errors. ``mahalanobis``: the mean over
+    frames of eᵀ Σ⁻¹ e. ``mahalanobis_of_mean``: ēᵀ Σ⁻¹ ē of the mean error ē over frames, which is what the published
+    code of that mode computes (up to a factor), as it averages e_iᵀ Σ⁻¹ e_j over all pairs of frames."""
     train: AutoencoderTrainConfig = AutoencoderTrainConfig()
 
     @property

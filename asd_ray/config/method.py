@@ -49,8 +49,8 @@ class PretrainConfig(OptimiserConfig):
     """Folder of a saved encoder (:mod:`asd_ray.models.published`) to start from, of the same architecture and features;
     random weights by default."""
     corpus: Literal["own", "extra", "both"] = "own"
-    """What is pre-trained on: the set's own training clips, those of ``data.extra_pretraining``, or both. [A] took
-    AudioSet."""
+    """What is pre-trained on: the set's own training clips, those of ``data.extra_pretraining``, or both; all are
+    standardised with the training clips' mean and deviation. [A] took AudioSet."""
     projection: Literal["linear", "mlp"] = "mlp"
     """Projection head: [MoCo] v1 linear, v2 two layers. Not recovered from [A]."""
     dim: int = Field(128, ge=2)
@@ -141,3 +141,13 @@ class SiaMocoConfig(Section):
     in each trial and needs a C++ compiler on every node."""
     pretrain: PretrainConfig = PretrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the feature store that the method needs."""
+        return ("log_mel",)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all stages together."""
+        return self.finetune.epochs + (0 if self.finetune.coupling == "none" else self.pretrain.epochs)

@@ -40,9 +40,8 @@ class OsSclTrainConfig(OptimiserConfig):
     base_temperature: float = Field(0.07, gt=0)
     """T_base: the contrast is scaled by T / T_base. [B]'s code: 0.07."""
     ema: float = Field(0.9999, ge=0, lt=1)
-    """Decay of the average of the weights, which is what scores: after every step
-    ema ← ``ema`` · ema + (1 − ``ema``) · weights. 0 scores with the weights themselves. [B]: 0.9999, over 161,700 steps;
-    short trainings need less."""
+    """Decay β of the average of the weights, which is what scores: average ← β · average + (1 − β) · weights after
+    every step. 0 scores with the weights themselves. [B]: 0.9999, over 161,700 steps; short trainings need less."""
     student_decay: float = Field(0.0, ge=0, lt=1)
     """After every update of the average, the weights and batch-norm statistics that are trained are multiplied by
     1 − ``student_decay``. [B]'s code does so with 2e-6, unsaid in the paper, which over its run is a factor of 0.72."""
@@ -71,8 +70,8 @@ class OsSclConfig(Section):
     """Of the passes of Tgram, TFgram and MobileFaceNet; what follows is fp32. ``auto``: bf16 on CUDA and on CPUs with
     AVX-512 BF16 or AMX, else fp32, which is [B]'s."""
     inputs: tuple[Input, ...] = Field(("mel", "tgram", "tfgram"), min_length=1)
-    """Channels of the network's input: the Log-Mel, and what Tgram and TFgram make of the waveform. [B]'s best result
-    is of all three, STgram-MFN's of ``mel`` and ``tgram``."""
+    """Channels of the network's input, in this order whatever the order here: the Log-Mel, and what Tgram and TFgram
+    make of the waveform. [B]'s best result is of all three, STgram-MFN's of ``mel`` and ``tgram``."""
     perturbation: Literal["relu", "leaky_relu", "none"] = "relu"
     """Activation of the feature-perturbation head between network and angular margin, or ``none`` for no such head.
     [B]: ReLU."""

@@ -165,17 +165,19 @@ def _sd_of_mean(deviations: pd.Series) -> float:
 def verdict(table: pd.DataFrame) -> str:
     """Do the upper four bands tell more than the lower four, and how much of it could be luck?"""
     means = table[(table["id"] == "mean") & (table["fault"] == "") & (table["band"] > 0)]
+    if means["shape_either"].isna().all():
+        return "No ID has training clips and both kinds of test clips: nothing says which spectrum is usual."
     halves = means.groupby(["machine", means["band"] > BANDS // 2])["shape_either"].mean().unstack()
     edge = sorted(set(means["high_hz"]))[BANDS // 2 - 1]
-    higher = int((halves[True] > halves[False]).drop("all").sum())
+    machines = halves.drop("all").dropna()
     lower, upper = halves.loc["all"].to_numpy(dtype=np.float64)
     values = means[means["machine"] != "all"].dropna(subset=["shape_either"])
     above = int((values["shape_either"] > 0.5 + 2 * values["chance_sd"]).sum())
     return (
-        f"In shape, anomalies stand out more above {edge:,.0f} Hz than below it on {higher} of {len(halves) - 1} "
-        f"machines: mean AUC {upper:.2f} in the upper four bands, {lower:.2f} in "
-        f"the lower four. {above} of {len(values)} values are above chance; luck alone gives about "
-        f"{0.025 * len(values):.1f}."
+        f"In shape, anomalies stand out more above {edge:,.0f} Hz than below it on "
+        f"{int((machines[True] > machines[False]).sum())} of {len(machines)} machines: mean AUC {upper:.2f} in the "
+        f"upper four bands, {lower:.2f} in the lower four. {above} of {len(values)} values are above chance; luck "
+        f"alone gives about {0.025 * len(values):.1f}."
     )
 
 

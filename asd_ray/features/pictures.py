@@ -98,7 +98,7 @@ def augmentations(views: Sequence[View], features: FeatureConfig) -> Figure:
     return figure
 
 
-def mean_spectra(spectra: Spectra, table: pd.DataFrame) -> Figure:
+def mean_spectra(spectra: Spectra, table: pd.DataFrame, synthetic: bool) -> Figure:
     """One panel per machine: mean and standard deviation of its clips' spectra, how far they are from the mean of their
     ID's training clips, and the AUC of the bands.
 
@@ -107,6 +107,7 @@ def mean_spectra(spectra: Spectra, table: pd.DataFrame) -> Figure:
     Args:
         spectra: of training clips and labelled test clips.
         table: :func:`asd_ray.features.bands.analyse` of them.
+        synthetic: say in the titles that these are no real machines.
     """
     machines = sorted({clip.machine for clip in spectra.clips})
     features, levels = spectra.features, spectra.decibels
@@ -128,7 +129,7 @@ def mean_spectra(spectra: Spectra, table: pd.DataFrame) -> Figure:
                 for edge in mel_position(band_edges(features)[1:-1], features):
                     axes.axvline(edge, color="#dddddd", linewidth=0.7, zorder=0)
             _mel_ticks(areas, features, "x")
-            spectrum.set(title=machine, ylabel="mel spectrum (dB)")
+            spectrum.set(title=machine + " (synthetic)" * synthetic, ylabel="mel spectrum (dB)")
             distance.set(ylabel="against training (dB)")
             areas.set(xlabel="frequency (Hz)", ylabel="AUC", ylim=(0, 1), xlim=(-0.5, features.n_mels - 0.5))
         handles = [*spectrum.get_legend_handles_labels()[0], *areas.get_legend_handles_labels()[0]]

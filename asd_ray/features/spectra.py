@@ -35,7 +35,7 @@ class Spectra:
 
     Attributes:
         clips: N identities.
-        power: (N, F) mean over the frames of the mel spectrogram before its logarithm, at least ``features.floor``.
+        power: (N, F) mean over the frames of the mel spectrogram before its logarithm, above 0.
         features: how they were computed.
     """
 

@@ -105,8 +105,14 @@ class Method(nn.Module, ABC):
 
     columns: tuple[str, ...] = ("log_mel",)
     """Columns of the feature store that it needs."""
-    has_own_score: bool = False
-    """Whether it has an anomaly score of its own, :meth:`own_score`."""
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Checks settings of the method that only libraries know, such as the names of networks.
+
+        Raises:
+            ConfigError: a setting names what does not exist.
+        """
 
     @abstractmethod
     def stages(self) -> Sequence[Stage]:

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from asd_ray.config import SiaMocoConfig, StudyConfig
 from asd_ray.methods.base import DataInfo, Method
 from asd_ray.methods.sia_moco import SiaMoco
-from asd_ray.models.encoders import check_name
+from asd_ray.study_file import with_values
 
-METHODS: dict[str, type[Method]] = {"sia_moco": SiaMoco}
+METHODS: dict[str, Any] = {"sia_moco": SiaMoco}
 
 
 def check(study: StudyConfig) -> None:
     """Checks what only the libraries behind a method know, before a study starts: the names of networks.
 
     Raises:
-        ConfigError: the study, or its search space, names what does not exist.
+        ConfigError: the study, or a choice of its search space, names what does not exist.
     """
-    key = "method.pretrain.encoder"
-    choices = study.search.space[key].choices if key in study.search.space else None
-    for name in [study.method.pretrain.encoder, *(choices or [])]:
-        check_name(str(name))
+    configs = [study.method]
+    for key, distribution in study.search.space.items():
+        if key.startswith("method.") and distribution.type == "choice":
+            configs += [with_values(study, {key: choice}).method for choice in distribution.choices or []]
+    for config in configs:
+        METHODS[config.name].check(config)
 
 
 def columns(method_config: SiaMocoConfig) -> tuple[str, ...]:
     """The columns of the feature store that a method needs."""
-    return METHODS[method_config.name].columns
+    return method_config.columns
 
 
 def build(method_config: SiaMocoConfig, info: DataInfo) -> Method:

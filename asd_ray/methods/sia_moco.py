@@ -17,9 +17,9 @@ from torch import Tensor
 from asd_ray.augment import PreNorm
 from asd_ray.config import FinetuneConfig, SiaMocoConfig
 from asd_ray.methods.base import DataInfo, Inputs, Method, Stage
-from asd_ray.methods.finetune import FinetuneStage, Trunk, build_trunk
+from asd_ray.methods.finetune import FinetuneStage, Trunk, build_trunk, check_network
 from asd_ray.methods.pretrain import PretrainStage
-from asd_ray.models.encoders import Encoder
+from asd_ray.models.encoders import Encoder, check_name
 from asd_ray.models.heads import ArcFaceHead, LinearHead
 from asd_ray.models.published import load_encoder
 
@@ -48,6 +48,14 @@ class SiaMoco(Method):
         trunk = build_trunk(config.finetune, self.encoder, info.n_mels, info.frames, config.precision, config.compile)
         self.trunk = None if trunk is self.encoder else trunk
         self.head = _head(config.finetune, trunk.num_features, len(info.classes))
+
+    @classmethod
+    def check(cls, config: SiaMocoConfig) -> None:
+        coupling = config.finetune.coupling
+        if coupling != "none":
+            check_name(config.pretrain.encoder)
+        if coupling in ("channel", "none"):
+            check_network(config.finetune.network)
 
     def stages(self) -> Sequence[Stage]:
         """Pre-training and fine-tuning, built anew on the method's device; a stage of no epochs is left out.

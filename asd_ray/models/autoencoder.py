@@ -14,19 +14,27 @@ CONTEXT = 5  # P
 
 
 class Autoencoder(nn.Sequential):
-    """Vectors (N, P F) to themselves: four layers of 128, a bottleneck of 8, four of 128, each with batch norm."""
+    """Vectors (N, P F) to themselves: four layers of 128, a bottleneck of 8, four of 128, each with batch norm.
+
+    Initial weights and batch norm as Keras has them by default, where the baseline leaves them: Glorot's uniform
+    weights, no biases at first, ε = 1e-3, running statistics of momentum 0.99 (0.01 as torch counts it).
+    """
 
     def __init__(self, size: int, hidden: int = 128, bottleneck: int = 8) -> None:
         sizes = [size, *[hidden] * 4, bottleneck, *[hidden] * 4]
         layers: list[nn.Module] = []
         for inputs, outputs in itertools.pairwise(sizes):
-            layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
+            layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs, eps=1e-3, momentum=0.01), nn.ReLU()]
         super().__init__(*layers, nn.Linear(hidden, size))
+        for layer in self:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
 
 def context_vectors(log_mel: Tensor) -> Tensor:
-    """(F, T) to (T - P + 1, P F): every P consecutive frames as one vector, frame after frame."""
-    return log_mel.unfold(1, CONTEXT, 1).permute(1, 2, 0).reshape(-1, CONTEXT * log_mel.shape[0])
+    """(…, F, T) to (…, T - P + 1, P F): every P consecutive frames as one vector, frame after frame."""
+    return log_mel.unfold(-1, CONTEXT, 1).movedim(-3, -1).flatten(-2)
 
 
 def fit(vectors: Tensor, epochs: int = 100, batch_size: int = 512, lr: float = 1e-3, seed: int = 0) -> Autoencoder:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from asd_ray.challenge import write_submission
 from asd_ray.config import StudyConfig
-from asd_ray.files import write_text
 from asd_ray.study import report, tables
 from asd_ray.study.folder import StudyFolder, TrialRecord
 
@@ -23,6 +24,7 @@ class StudyOutcome:
     folder: Path
     best: int | None
     complete: int
+    pruned: int
     failed: int
     report: Path
 
@@ -51,23 +53,15 @@ def write_results(folder: StudyFolder, study: StudyConfig) -> StudyOutcome:
     best = tables.best_trial(trials)
     if best is not None:
         source = folder.trial(best)
-        shutil.copytree(source / "detector", folder.path / "detector", dirs_exist_ok=True)
-        write_submission(folder.path / "submission", tables.read_table(source / "scores.parquet"))
+        for name in ("detector", "encoder"):
+            if (source / name).is_dir():
+                shutil.copytree(source / name, folder.path / name, dirs_exist_ok=True)
+        scores = tables.read_table(source / "scores.parquet")
+        write_submission(folder.path / "submission", scores, study.data.layout)
     report.write_summary(folder.path)
     html = report.write_report(folder.path)
-    complete = sum(record.status == "complete" for record in records)
-    return StudyOutcome(folder.path, best, complete, len(records) - complete, html)
-
-
-def write_submission(folder: Path, scores: pd.DataFrame) -> None:
-    """The challenge's score files, ``anomaly_score_<machine>_id_<XX>.csv``: file name and score, sorted by name."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for (machine, machine_id), members in scores.groupby(["machine", "id"]):
-        rows = sorted(
-            (path.rsplit("/", 1)[-1], score) for path, score in zip(members["path"], members["score"], strict=True)
-        )
-        text = "".join(f"{name},{score!r}\n" for name, score in rows)
-        write_text(folder / f"anomaly_score_{machine}_id_{machine_id}.csv", text)
+    ended = Counter(record.status for record in records)
+    return StudyOutcome(folder.path, best, ended["complete"], ended["pruned"], ended["failed"], html)
 
 
 def _row(record: TrialRecord, study: StudyConfig) -> dict[str, Any]:

@@ -202,7 +202,7 @@ def seed_everything(*parts: object) -> None:
 
 
 def learning_rate_factor(config: OptimiserConfig, steps: int) -> Callable[[int], float]:
-    """The learning rate of a step, as a factor of ``lr``: linear warm-up, then constant or half a cosine to ``lr_min``."""
+    """A step's learning rate as a factor of ``lr``: linear warm-up, then constant or half a cosine to ``lr_min``."""
     warmup = round(config.warmup_epochs * steps)
     total = max(config.epochs * steps, 1)
 

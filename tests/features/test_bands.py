@@ -12,7 +12,7 @@ from asd_ray import metrics
 from asd_ray.clips import Clip
 from asd_ray.config import FeatureConfig
 from asd_ray.errors import AsdRayError
-from asd_ray.features import bands
+from asd_ray.features import bands, pictures
 from asd_ray.features.bands import Fault
 from asd_ray.features.spectra import Spectra
 
@@ -143,6 +143,17 @@ def test_an_id_without_training_clips_has_only_the_direct_measure() -> None:
     assert mean["shape_either"] == table[(table["id"] == "02") & (table["band"] == 2)]["shape_either"].item()
 
 
+def test_a_set_without_training_clips_still_has_energies() -> None:
+    layout = [("fan", "00", "test", "normal", 9), ("fan", "00", "test", "anomaly", 9)]
+    table = bands.analyse(make(planted(layout, {1: 9.0}), layout))
+    assert means(table, "energy_more").argmax() == 1
+    assert table[["energy_either", "shape_more", "shape_either"]].isna().all(axis=None)
+    text = bands.report(table, "set", synthetic=False)
+    assert "No ID has training clips" in text
+    assert "| fan       | 0/9/9   |" in text
+    pictures.mean_spectra(make(planted(layout, {1: 9.0}), layout), table, synthetic=False)
+
+
 def test_faults_have_rows_of_their_own_against_the_machines_normal_clips() -> None:
     layout = [*kinds(), *kinds("pump")]
     change, faults = np.zeros((len(layout) * 30, 8)), {}
@@ -169,11 +180,11 @@ def test_faults_have_rows_of_their_own_against_the_machines_normal_clips() -> No
 
 def test_chance_is_the_deviation_of_aucs_where_nothing_differs() -> None:
     layout = kinds(count=9) + kinds("pump", ("00",), 5)
-    tables = [bands.analyse(make(np.zeros((69, 8)), layout, seed)) for seed in range(40)]
+    tables = [bands.analyse(make(np.zeros((69, 8)), layout, seed)) for seed in range(25)]
     for machine in ("fan", "pump", "all"):
         found = np.std([means(table, "shape_either", machine) for table in tables])
         stated = tables[0][(tables[0]["machine"] == machine) & (tables[0]["id"] == "mean")]["chance_sd"].iloc[0]
-        assert found == pytest.approx(stated, rel=0.25)
+        assert found == pytest.approx(stated, rel=0.3)
 
 
 def test_the_verdict_compares_upper_and_lower_bands() -> None:

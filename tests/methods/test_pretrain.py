@@ -106,6 +106,14 @@ def test_scheduled_momentum() -> None:
     assert all(map(torch.equal, before, stage.key.parameters()))
 
 
+def test_what_is_trained_is_the_encoder_that_was_given() -> None:
+    stage = pretrain_stage()
+    assert stage.pretrained is stage.query[0]
+    before = stage.pretrained.network.conv1[0].weight.clone()
+    step(stage, optimiser_of(stage))
+    assert not torch.equal(before, stage.pretrained.network.conv1[0].weight)
+
+
 def test_key_encoders_batch_norm_statistics_are_its_own() -> None:
     stage = pretrain_stage()
     loss_of(stage)
@@ -179,7 +187,7 @@ def test_pretraining_learns_to_tell_clips_apart(queue_size: int) -> None:
         torch.manual_seed(0)
         stage = pretrain_stage(queue_size=queue_size, crop_scale=(0.9, 1.1), momentum=0.9)
         optimiser = optimiser_of(stage, lr)
-        steps = [step(stage, optimiser, number % 2) for number in range(60)][-10:]
+        steps = [step(stage, optimiser, number % 2) for number in range(40)][-10:]
         means = {name: sum(metrics[name] for _, metrics in steps) / 10 for name in steps[0][1]}
         return {"loss": sum(loss for loss, _ in steps) / 10, **means}
 

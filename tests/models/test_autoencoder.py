@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
 from asd_ray.models.autoencoder import Autoencoder, anomaly_score, context_vectors, fit
@@ -10,7 +13,22 @@ def test_the_architecture_is_the_baselines() -> None:
     linear = [(layer.in_features, layer.out_features) for layer in network if isinstance(layer, torch.nn.Linear)]
     hidden = [(128, 128)] * 3
     assert linear == [(640, 128), *hidden, (128, 8), (8, 128), *hidden, (128, 640)]
-    assert sum(isinstance(layer, torch.nn.BatchNorm1d) for layer in network) == 9
+    norms = [layer for layer in network if isinstance(layer, torch.nn.BatchNorm1d)]
+    assert [(norm.num_features, norm.eps, norm.momentum) for norm in norms] == [
+        (width, 1e-3, 0.01) for width in (128, 128, 128, 128, 8, 128, 128, 128, 128)
+    ]
+    assert sum(isinstance(layer, torch.nn.ReLU) for layer in network) == 9
+    assert isinstance(network[-1], torch.nn.Linear)
+
+
+def test_initial_weights_are_keras() -> None:
+    torch.manual_seed(0)
+    for layer in Autoencoder(640):
+        if isinstance(layer, torch.nn.Linear):
+            bound = math.sqrt(6 / (layer.in_features + layer.out_features))
+            assert 0.9 * bound < layer.weight.abs().max().item() <= bound
+            assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+            assert not layer.bias.any()
 
 
 def test_ten_seconds_are_309_vectors_frame_after_frame() -> None:
@@ -18,6 +36,13 @@ def test_ten_seconds_are_309_vectors_frame_after_frame() -> None:
     vectors = context_vectors(log_mel)
     assert vectors.shape == (309, 640)
     assert torch.equal(vectors[7], torch.cat([log_mel[:, frame] for frame in range(7, 12)]))
+
+
+def test_vectors_of_many_clips_are_those_of_each() -> None:
+    clips = torch.randn(2, 3, 6, 9)
+    vectors = context_vectors(clips)
+    assert vectors.shape == (2, 3, 5, 30)
+    assert all(torch.equal(vectors[i, j], context_vectors(clips[i, j])) for i in range(2) for j in range(3))
 
 
 def test_what_it_was_trained_on_is_reconstructed_better_than_what_it_was_not() -> None:

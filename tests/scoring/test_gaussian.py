@@ -111,7 +111,7 @@ def test_two_components_find_two_modes_that_one_would_fill_in() -> None:
     one, two = (ClassMixtures(train, label, components, dims=128) for components in (1, 2))
     zero = np.zeros(1, dtype=int)
     assert one.score(between, zero) < one.score(at_mode, zero)
-    assert two.score(between, zero) > two.score(at_mode, zero) + 10
+    assert two.score(between, zero) > two.score(at_mode, zero) + 3
     assert len(two.mixtures[0].weights_) == 2
 
 
@@ -124,8 +124,8 @@ def test_left_out_clips_score_like_new_ones() -> None:
         scores.mean()
         for scores in (mixtures.score(train, label), mixtures.score_left_out(), mixtures.score(new, label))
     )
-    assert fitted < fresh - 5
-    assert left_out > fresh - 3
+    assert fitted < fresh - 3
+    assert left_out > fresh - 1
 
 
 def test_many_dimensions_are_reduced_first() -> None:

@@ -8,13 +8,14 @@ import pytest
 
 from asd_ray.clips import Clip
 from asd_ray.config import FeatureConfig, StudyConfig
+from asd_ray.evaluation import objective
 from asd_ray.features.store import Manifest, settings_of, write_shard
 from asd_ray.study.baselines import baseline_results
 from asd_ray.study.cluster import concurrency
 from asd_ray.study.folder import StudyFolder, TrialRecord
-from asd_ray.study.results import write_results, write_submission
+from asd_ray.study.results import write_results
 from asd_ray.study.tables import write_table
-from asd_ray.study.trial import objective, trial_seed
+from asd_ray.study.trial import trial_seed
 from asd_ray.study_file import parse_study
 
 SPACE = {"method.pretrain.alpha": {"uniform": [0.1, 0.6]}}
@@ -43,36 +44,23 @@ def test_tables_are_made_from_the_trials_records(tmp_path: Path) -> None:
             history = {"epoch": [1], "stage": ["pretrain"], "loss": [1.0]}
             write_table(folder.trial(number) / "history.parquet", pd.DataFrame(history))
         folder.finish_trial(record)
+    repeated = TrialRecord(1, {"method.pretrain.alpha": 0.2}, 8, "complete", 0.7, repeat=1, results=rows(0.7))
+    folder.finish_trial(repeated)
     outcome = write_results(folder, study)
-    assert (outcome.best, outcome.complete, outcome.failed) == (1, 2, 1)
+    assert (outcome.best, outcome.complete, outcome.pruned, outcome.failed) == (1, 2, 0, 1)
     trials = pd.read_parquet(folder.path / "trials.parquet")
     assert trials["status"].tolist() == ["complete", "complete", "failed"]
     assert trials["method.pretrain.alpha"].tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert trials["reason"].tolist() == ["", "", "broke"]
     results = pd.read_parquet(folder.path / "results.parquet")
     assert results.columns.tolist()[:2] == ["trial", "seed"]
-    assert results["trial"].tolist() == [0, 0, 1, 1]
+    assert results["trial"].tolist() == [0, 0, 1, 1, 1, 1]
+    assert results["seed"].tolist() == [7, 7, 7, 7, 8, 8]
     assert (folder.path / "detector" / "detector.json").read_text() == "1"
     assert (folder.path / "submission" / "anomaly_score_fan_id_00.csv").read_text() == "a.wav,1.0\n"
     assert pd.read_parquet(folder.path / "history.parquet")["trial"].tolist() == [0, 1]
     write_results(folder, study)  # again, from the same records
     assert pd.read_parquet(folder.path / "trials.parquet").equals(trials)
-
-
-def test_submission_files_are_sorted_by_name_and_keep_every_digit(tmp_path: Path) -> None:
-    scores = pd.DataFrame(
-        {
-            "path": ["fan/test/b.wav", "fan/test/a.wav", "pump/test/a.wav"],
-            "machine": ["fan", "fan", "pump"],
-            "id": ["00", "00", "02"],
-            "score": [0.1, 1 / 3, 2.0],
-        }
-    )
-    write_submission(tmp_path / "submission", scores)
-    assert {path.name: path.read_text() for path in (tmp_path / "submission").iterdir()} == {
-        "anomaly_score_fan_id_00.csv": "a.wav,0.3333333333333333\nb.wav,0.1\n",
-        "anomaly_score_pump_id_02.csv": "a.wav,2.0\n",
-    }
 
 
 def test_the_objective_looks_at_the_select_split_alone() -> None:

@@ -183,7 +183,7 @@ def test_a_resumed_scheduler_knows_the_trials_of_earlier_runs(folder: StudyFolde
     search = {"space": SPACE, "scheduler": "asha", "grace_epochs": 2, "reduction": 2}
     study = parse_study({"name": "s", "search": search}, "f")
     for number, auc in enumerate((0.9, 0.8, 0.7)):
-        folder.write_history(number, [{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 0.5, PROBE: auc}])
+        folder.write_history(number, 0, [{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 0.5, PROBE: auc}])
         folder.finish_trial(TrialRecord(number, {}, 0, "complete", auc))
     rungs = scheduler(study, 8, folder)
     trial = SimpleNamespace(trial_id="new")

@@ -53,23 +53,27 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
 
 def test_status_counts_what_ended_and_what_is_under_way(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path / "out")
-    folder.open(study(search={"num_trials": 5}))
-    for number in range(4):
+    folder.open(study(search={"num_trials": 6}))
+    for number in range(5):
         folder.start_trial(number, {"method.pretrain.alpha": 0.1 * number})
     folder.finish_trial(TrialRecord(0, {}, 7, "complete", 0.6, results=[{"machine": "fan", "auc": 0.5}]))
     folder.finish_trial(TrialRecord(1, {}, 7, "complete", 0.8))
     folder.finish_trial(TrialRecord(2, {}, 7, "failed", reason="pretrain: loss is nan"))
+    folder.finish_trial(TrialRecord(3, {}, 7, "pruned", reason="stopped"))
+    folder.finish_trial(TrialRecord(0, {}, 8, "complete", 0.9, repeat=1))  # a repeat is no trial
     assert folder.status() == {
         "name": "s",
-        "asked": 5,
-        "ended": 3,
+        "asked": 6,
+        "ended": 4,
         "complete": 2,
+        "pruned": 1,
         "failed": 1,
         "unfinished": 1,
         "best": 1,
         "objective": 0.8,
     }
     assert folder.finished()[0].results == [{"machine": "fan", "auc": 0.5}]
+    assert [(record.trial, record.repeat) for record in folder.repeats()] == [(0, 1)]
 
 
 def test_the_environment_names_versions_hardware_and_features(tmp_path: Path) -> None:

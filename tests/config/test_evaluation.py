@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from asd_ray.config import EvaluationConfig
+from asd_ray.config.evaluation import KINDS
+
+
+def test_every_score_is_computed_by_default_and_can_be_chosen() -> None:
+    assert EvaluationConfig().scores == KINDS
+    for kind in (*KINDS, "best"):
+        assert EvaluationConfig.model_validate({"score": kind}).score == kind
+    assert EvaluationConfig.model_validate({"score": "best", "scores": ["gmm", "knn"]}).scores == ("gmm", "knn")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"score": "mean"}, "Input should be 'classification'"),
+        ({"score": "gmm", "scores": ["knn"]}, r"score is gmm, which scores does not list \(knn\)"),
+        ({"scores": ["knn", "gmm", "knn"]}, "scores lists knn more than once"),
+        ({"ensemble": ["knn", "knn"]}, "ensemble lists knn more than once"),
+        ({"ensemble": ["ensemble"]}, "Input should be 'classification'"),
+        ({"ensemble": []}, "at least 1 item"),
+        ({"scores": []}, "at least 1 item"),
+        ({"threshold_quantile": 1.0}, "less than 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message) -> None:
+    with pytest.raises(ValidationError, match=message):
+        EvaluationConfig.model_validate(settings)

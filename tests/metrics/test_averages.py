@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from scored_clips import clip_frame, slow_auc, slow_pauc
+
+from asd_ray import metrics
+from asd_ray.errors import AsdRayError
+
+
+# STgram-MFN (liuyoude/STgram-MFN @ 147f292, README): AUC and pAUC of every development ID.
+PUBLISHED = {
+    "ToyCar": (
+        [0.830719697, 0.951617251, 0.995218329, 0.99993531],
+        [0.652198679, 0.874308413, 0.981046957, 0.999659526],
+    ),
+    "ToyConveyor": ([0.869696875, 0.641580986, 0.725856264], [0.766776316, 0.547164566, 0.594070052]),
+    "fan": ([0.950638821, 0.996852368, 0.813936782, 0.999972299], [0.894607526, 0.983433514, 0.681034483, 0.999854206]),
+    "pump": ([0.892342657, 0.83481982, 0.9999, 0.950490196], [0.744939271, 0.693219535, 0.999473684, 0.832301342]),
+    "slider": ([1.0, 0.982209738, 0.99988764, 0.999775281], [1.0, 0.906367041, 0.999408634, 0.998817268]),
+    "valve": ([1.0, 0.988333333, 1.0, 0.99725], [1.0, 0.952192982, 1.0, 0.985526316]),
+}
+
+
+def test_average_2020_on_published_values() -> None:
+    """The averages that its authors print, to the last digit."""
+    rows = pd.DataFrame(
+        [
+            ("select", machine, str(n), "none", 1, 1, *both)
+            for machine, areas in PUBLISHED.items()
+            for n, both in enumerate(zip(*areas, strict=True))
+        ],
+        columns=list(metrics.ROW_COLUMNS),
+    )
+    average = metrics.average_2020(rows)["select"]
+    assert average["auc"] == pytest.approx(0.923614376, abs=1e-9)
+    assert average["pauc"] == pytest.approx(0.863433498, abs=1e-9)
+    assert average["mauc"] == pytest.approx(0.8486, abs=5e-5)
+    assert average["auc_pauc"] == pytest.approx((0.923614376 + 0.863433498) / 2, abs=1e-9)
+    machines = metrics.per_machine(rows).set_index("machine")
+    assert machines.loc["ToyConveyor", "auc"] == pytest.approx(0.745711375, abs=1e-9)
+    assert machines.loc["ToyConveyor", "pauc"] == pytest.approx(0.636003645, abs=1e-9)
+    assert machines.loc["ToyConveyor", "mauc"] == 0.641580986
+
+
+def slow_2022(clips, split):
+    """The official 2022 numbers, written out section by section."""
+    eps = np.finfo(float).eps
+    aucs, paucs = {"source": [], "target": []}, []
+    of_split = clips[clips["split"] == split]
+    for machine in set(of_split["machine"]):
+        for section in set(of_split["id"]):
+            part = of_split[(of_split["machine"] == machine) & (of_split["id"] == section)]
+            anomalies = part[part["label"] == "anomaly"]
+            for domain in aucs:
+                normals = part[(part["label"] == "normal") & (part["domain"] == domain)]
+                labels = [0] * len(normals) + [1] * len(anomalies)
+                aucs[domain].append(max(slow_auc(labels, [*normals["score"], *anomalies["score"]]), eps))
+            paucs.append(max(slow_pauc(part["label"] == "anomaly", part["score"], 0.1), eps))
+
+    def harmonic(values):
+        return len(values) / sum(1 / value for value in values)
+
+    return {
+        "auc_source": harmonic(aucs["source"]),
+        "auc_target": harmonic(aucs["target"]),
+        "auc": harmonic(aucs["source"] + aucs["target"]),
+        "pauc": harmonic(paucs),
+        "auc_pauc": harmonic(aucs["source"] + aucs["target"] + paucs),
+    }
+
+
+def test_average_2022_against_a_slow_reference():
+    clips = clip_frame(np.random.default_rng(2), domains=("source", "target"), ids=("00", "01", "02"))
+    rows = metrics.per_id(clips)
+    assert list(rows["domain"][:3]) == ["source", "target", "all"]
+    assert list(rows["n_normal"][:3]) == [8, 8, 16]
+    assert list(rows["n_anomaly"][:3]) == [12, 12, 12]
+    averages = metrics.average_2022(rows)
+    for split in metrics.SPLITS:
+        for name, value in slow_2022(clips, split).items():
+            assert averages[split][name] == pytest.approx(value, abs=1e-12), name
+        assert averages[split]["n_ids"] == averages[split]["n_defined"] == 6
+    assert metrics.average_2020(rows)["select"]["auc"] == pytest.approx(
+        rows[(rows["split"] == "select") & (rows["domain"] == "all")]["auc"].mean()
+    )
+
+
+def test_an_auc_of_zero_floors_the_harmonic_mean():
+    clips = clip_frame(np.random.default_rng(2), machines=("fan",), ids=("00",), domains=("source", "target"))
+    clips["score"] = np.where(clips["label"] == "normal", 1.0, 0.0) + (clips["domain"] == "target") * 2
+    official = metrics.average_2022(metrics.per_id(clips))["select"]
+    assert 0 < official["auc_pauc"] < 1e-14
+    rows = metrics.per_id(clip_frame(np.random.default_rng(0)))
+    with pytest.raises(AsdRayError, match="needs rows per domain"):
+        metrics.average_2022(rows)
+
+
+@pytest.mark.parametrize("lowest", [0.0, 1e-300, 0.3])
+def test_the_official_score_of_2022_is_the_harmonic_mean_of_63_numbers(lowest) -> None:
+    values = np.random.default_rng(3).uniform(0.4, 1, size=(7, 3, 3))  # source AUC, target AUC, pAUC of a section
+    values[2, 1, 1] = lowest
+    rows = [
+        ("holdout", f"machine-{machine}", f"{section:02}", domain, 50, 100, auc, pauc)
+        for machine in range(7)
+        for section in range(3)
+        for domain, auc, pauc in (
+            ("source", values[machine, section, 0], 0.9),
+            ("target", values[machine, section, 1], 0.9),
+            ("all", 0.9, values[machine, section, 2]),
+        )
+    ]
+    official = metrics.average_2022(pd.DataFrame(rows, columns=list(metrics.ROW_COLUMNS)))["holdout"]
+    floored = [max(value, np.finfo(float).eps) for value in values.ravel()]
+    assert len(floored) == 63
+    assert official["auc_pauc"] == pytest.approx(63 / sum(1 / value for value in floored), rel=1e-12)
+    assert official["auc_pauc"] == pytest.approx(scipy.stats.hmean(floored), rel=1e-12)
+    assert official["auc_source"] == pytest.approx(scipy.stats.hmean(values[:, :, 0].ravel()), rel=1e-12)
+
+
+def rows_of_seeds(seeds, **changes):
+    frames = [
+        metrics.per_id(clip_frame(np.random.default_rng(seed), **changes)).assign(seed=seed, trial=seed % 2)
+        for seed in seeds
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+@pytest.mark.parametrize("domains", [("none",), ("source", "target")])
+def test_spread_over_seeds_is_that_of_each_seeds_averages(domains) -> None:
+    rows = rows_of_seeds(range(5), domains=domains)
+    spread = metrics.over_seeds(rows).set_index(["split", "machine"])
+    assert list(spread.index.get_level_values("machine").unique()) == ["fan", "valve", "mean"]
+    assert (spread["n_seeds"] == 5).all()
+    for split in metrics.SPLITS:
+        for metric in ("auc", "pauc", "mauc"):
+            whole, fan = [], []
+            for seed in range(5):
+                mine = rows[rows["seed"] == seed]
+                average = metrics.average_2020 if domains == ("none",) else metrics.average_2022
+                whole.append(average(mine)[split][metric])
+                of_fan = metrics.per_machine(mine).set_index(["split", "machine"])
+                fan.append(of_fan.loc[(split, "fan"), metric])
+            for machine, values in (("mean", whole), ("fan", fan)):
+                row = spread.loc[(split, machine)]
+                assert row[f"{metric}_mean"] == pytest.approx(statistics.mean(values), abs=1e-12)
+                assert row[f"{metric}_sd"] == pytest.approx(statistics.stdev(values), abs=1e-12)
+
+
+def test_one_seed_has_no_spread_and_undefined_seeds_do_not_count() -> None:
+    rows = rows_of_seeds([0, 1, 2])
+    spread = metrics.over_seeds(rows, ("trial", "split")).set_index(["trial", "split", "machine"])
+    assert spread.loc[(1, "select", "mean"), "n_seeds"] == 1
+    assert math.isnan(spread.loc[(1, "select", "mean"), "auc_sd"])
+    assert spread.loc[(0, "select", "mean"), "auc_sd"] > 0
+    rows.loc[(rows["seed"] == 0) & (rows["machine"] == "fan"), ["auc", "pauc"]] = np.nan
+    spread = metrics.over_seeds(rows).set_index(["split", "machine"])
+    assert spread["n_seeds"].unstack().loc["select"].to_dict() == {"fan": 2, "valve": 3, "mean": 3}

@@ -1,0 +1,214 @@
+"""All scores together: each is the one that its module computes, the ensemble is their standardised mean."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asd_ray import scoring
+from asd_ray.config import EvaluationConfig
+from asd_ray.errors import AsdRayError, ConfigError
+from asd_ray.scoring import Embedded, Scorer
+from asd_ray.scoring.benchmark import benchmark
+from asd_ray.scoring.gaussian import ClassMixtures, SharedGaussian
+from asd_ray.scoring.neighbours import References
+from asd_ray.scoring.scorer import classification, standardise
+
+
+def embedded(rng, labels, classes=4, dim=5, domains=False) -> Embedded:
+    n = len(labels)
+    return Embedded(
+        rng.normal(size=(n, dim)).astype(np.float32),
+        (3 * rng.normal(size=(n, classes))).astype(np.float32),
+        np.asarray(labels, dtype=np.int64),
+        rng.integers(1, 3, size=n) if domains else np.zeros(0, dtype=np.int64),
+    )
+
+
+def slow_classification(clips: Embedded) -> list[float]:
+    scores = []
+    for logits, label in zip(clips.logits.astype(float), clips.label, strict=True):
+        p = [math.exp(value) / sum(math.exp(other) for other in logits) for value in logits]
+        scores.append(-math.log(p[label] if label >= 0 else max(p)))
+    return scores
+
+
+def slow_standardised(value, label, train_scores, train_label) -> float:
+    counts = {c: sum(c == other for other in train_label) for c in set(train_label)}
+    own = [s for s, c in zip(train_scores, train_label, strict=True) if c == label]
+    company = [s for s, c in zip(train_scores, train_label, strict=True) if counts[c] >= 2] or list(train_scores)
+    for reference in (own, company):
+        mean = sum(reference) / max(len(reference), 1)
+        deviation = math.sqrt(sum((s - mean) ** 2 for s in reference) / max(len(reference), 1))
+        if len(reference) >= 2 and deviation > 2e-7 * max(map(abs, reference)):
+            return (value - mean) / deviation
+    return value
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(-1, 3), min_size=1, max_size=8))
+def test_scores_are_those_of_their_modules_and_the_slow_references(seed, labels):
+    rng = np.random.default_rng(seed)
+    train = embedded(rng, [0] * 12 + [1] * 25 + [2] * 2 + [3] * rng.integers(0, 2), domains=True)
+    test = embedded(rng, labels)
+    config = EvaluationConfig(
+        neighbours=2, distance="euclidean", density_neighbours=3, gmm_dims=3, ensemble=("classification", "knn", "gmm")
+    )
+    scorer = Scorer(train, config)
+    scores, own = scorer.score(test), scorer.score_train()
+    assert tuple(scores) == tuple(own) == scoring.KINDS
+    np.testing.assert_allclose(scores["classification"], slow_classification(test), rtol=1e-9)
+    np.testing.assert_allclose(own["classification"], slow_classification(train), rtol=1e-9)
+    references = References(train.embedding, train.label, train.domain, "euclidean", 3)
+    knn = references.knn(test.embedding, test.label, 2, per_domain=True)
+    np.testing.assert_array_equal(scores["knn"], knn)
+    np.testing.assert_array_equal(scores["local_density"], references.local_density(test.embedding, test.label))
+    shared = SharedGaussian.fit(train.embedding, train.label)
+    np.testing.assert_array_equal(scores["mahalanobis"], shared.mahalanobis(test.embedding, test.label))
+    mixtures = ClassMixtures(train.embedding, train.label, 2, 3)
+    np.testing.assert_array_equal(scores["gmm"], mixtures.score(test.embedding, test.label))
+    expected = [
+        sum(
+            slow_standardised(scores[kind][i], label, own[kind], train.label)
+            for kind in ("classification", "knn", "gmm")
+        )
+        / 3
+        for i, label in enumerate(test.label)
+    ]
+    np.testing.assert_allclose(scores["ensemble"], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_settings_reach_their_scores() -> None:
+    rng = np.random.default_rng(0)
+    train, test = embedded(rng, [0, 1] * 30, domains=True), embedded(rng, [0, 1, 1])
+    before = scoring.score_all(train, test, EvaluationConfig())
+    for changes, kinds in (
+        ({"neighbours": 3}, {"knn", "ensemble"}),
+        ({"distance": "euclidean"}, {"knn", "local_density", "ensemble"}),
+        ({"density_neighbours": 2}, {"local_density"}),
+        ({"gmm_components": 1}, {"gmm"}),
+        ({"gmm_dims": 2}, {"gmm"}),
+        ({"ensemble": ["gmm"]}, {"ensemble"}),
+    ):
+        after = scoring.score_all(train, test, EvaluationConfig.model_validate(changes))
+        assert {kind for kind in scoring.KINDS if not np.array_equal(before[kind], after[kind])} == kinds, changes
+    three = EvaluationConfig(neighbours=3)
+    together = scoring.score_all(train, test, three.model_copy(update={"per_domain": False}), ["knn"])["knn"]
+    assert (together != scoring.score_all(train, test, three, ["knn"])["knn"]).any()
+
+
+def test_only_what_is_asked_for_is_computed(monkeypatch) -> None:
+    rng = np.random.default_rng(1)
+    train, test = embedded(rng, [0, 1] * 5), embedded(rng, [0, 1])
+    monkeypatch.setattr(SharedGaussian, "fit", None)
+    config = EvaluationConfig(score="ensemble", scores=("ensemble", "classification"))
+    assert tuple(scoring.score_all(train, test, config)) == ("ensemble", "classification")
+    assert tuple(scoring.score_train(train, config, ["knn"])) == ("knn",)
+    with pytest.raises(TypeError):
+        scoring.score_all(train, test, config, ["gmm"])
+
+
+def test_what_is_shared_is_fitted_once(monkeypatch) -> None:
+    rng = np.random.default_rng(1)
+    train, test = embedded(rng, [0, 1] * 5), embedded(rng, [0, 1])
+    fits = []
+    fit = SharedGaussian.fit
+    monkeypatch.setattr(SharedGaussian, "fit", lambda *clips: fits.append(1) or fit(*clips))
+    scorer = Scorer(train, EvaluationConfig())
+    for _ in range(2):
+        scorer.score(test)
+        scorer.score_train()
+    assert len(fits) == 1
+
+
+def test_confident_logits_stay_finite() -> None:
+    logits = np.array([[500.0, -500.0], [-500.0, 500.0]], dtype=np.float32)
+    clips = Embedded(np.ones((2, 2), np.float32), logits, np.array([0, 0]))
+    scores = classification(clips)
+    np.testing.assert_allclose(scores, [0, 1000])
+
+
+def test_without_any_spread_scores_stay_as_they_are() -> None:
+    label = np.zeros(3, dtype=np.int64)
+    np.testing.assert_array_equal(standardise(np.array([1.0, 4]), label[:2], np.full(3, 2.0), label), [1, 4])
+    np.testing.assert_array_equal(standardise(np.array([1.0, 4]), label[:2], np.array([7.0]), label[:1]), [1, 4])
+
+
+def test_the_ensemble_separates_what_its_members_separate() -> None:
+    rng = np.random.default_rng(4)
+    centre = np.eye(2, 4, dtype=np.float32)
+    labels = np.arange(40) % 2
+
+    def clips(noise, margin):
+        embedding = centre[labels] + noise * rng.normal(size=(40, 4))
+        logits = margin * np.eye(2)[labels] + rng.normal(size=(40, 2))
+        return Embedded(embedding.astype(np.float32), logits.astype(np.float32), labels)
+
+    train, normal, anomalous = clips(0.05, 8), clips(0.05, 8), clips(1.0, 0)
+    scorer = Scorer(train, EvaluationConfig())
+    for kind, one, other in zip(
+        scoring.KINDS, scorer.score(normal).values(), scorer.score(anomalous).values(), strict=True
+    ):
+        assert np.mean(one[:, None] < other) > 0.9, kind
+    assert scorer.score(normal)["ensemble"].mean() < 1 < 5 < scorer.score(anomalous)["ensemble"].mean()
+
+
+@pytest.mark.parametrize("dim", [8, 2048])
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_every_score_of_every_kind_of_clip_is_a_number(dim, distance) -> None:
+    rng = np.random.default_rng(5)
+    train = embedded(rng, [0, 1, 1, *[2] * 30], dim=dim, domains=True)
+    train.embedding[5:15] = train.embedding[4]  # copies
+    test = embedded(rng, [-1, 0, 1, 2, 3], dim=dim)
+    constant = Embedded(np.ones_like(train.embedding), np.zeros_like(train.logits), train.label)
+    one = Embedded(train.embedding[:1], train.logits[:1], train.label[:1])
+    for known in (train, constant, one):
+        scorer = Scorer(known, EvaluationConfig(distance=distance, neighbours=2))
+        for clips in (test, known):
+            for kind, scores in scorer.score(clips).items():
+                assert scores.shape == clips.label.shape
+                assert scores.dtype == np.float64
+                assert np.isfinite(scores).all(), kind
+        for kind, scores in scorer.score_train().items():
+            assert np.isfinite(scores).all(), kind
+
+
+def test_scores_do_not_depend_on_the_order_or_the_company_of_test_clips() -> None:
+    rng = np.random.default_rng(6)
+    train, test = embedded(rng, [0, 1, 2] * 20), embedded(rng, [-1, 0, 1, 2, 3] * 4)
+    scorer = Scorer(train, EvaluationConfig())
+    together = scorer.score(test)
+    for i in (0, 7, 19):
+        alone = Embedded(test.embedding[i : i + 1], test.logits[i : i + 1], test.label[i : i + 1])
+        for kind, scores in scorer.score(alone).items():
+            assert scores[0] == pytest.approx(together[kind][i], rel=1e-9), kind
+
+
+def test_no_test_clips_have_no_scores() -> None:
+    rng = np.random.default_rng(7)
+    scores = scoring.score_all(embedded(rng, [0, 1] * 5), embedded(rng, []), EvaluationConfig())
+    assert {kind: len(values) for kind, values in scores.items()} == dict.fromkeys(scoring.KINDS, 0)
+
+
+def test_errors_say_what_is_wrong() -> None:
+    rng = np.random.default_rng(8)
+    good = embedded(rng, [0, 1])
+    with pytest.raises(AsdRayError, match="no training clips"):
+        Scorer(embedded(rng, []), EvaluationConfig())
+    with pytest.raises(AsdRayError, match="class -1"):
+        Scorer(embedded(rng, [0, -1]), EvaluationConfig())
+    with pytest.raises(ConfigError, match=r"expected one of classification, .*, ensemble; found 'mean'"):
+        scoring.score_all(good, good, EvaluationConfig(), ["mean"])  # type: ignore[list-item]
+
+
+def test_the_benchmark_times_every_part() -> None:
+    times = benchmark(train=200, test=100, dims=8, classes=5).set_index("part")
+    assert list(times.index) == [f"{what} {kind}" for kind in scoring.KINDS for what in ("score", "metrics")] + [
+        "total"
+    ]
+    assert (times["wall_s"] > 0).all()
+    assert times.loc["total", "wall_s"] == pytest.approx(times["wall_s"].drop("total").sum())
