@@ -103,10 +103,12 @@ def _recordings(paths: Iterable[Path]) -> list[Path]:
 def _with_bar(
     model: Detector, files: Sequence[tuple[Path, str]], bad: Callable[[AsdRayError], None]
 ) -> Iterator[pd.DataFrame]:
-    """The detector's tables, with a bar on standard error while it works on one, and none while it is written."""
+    """The detector's tables, with a bar on standard error while it works on one.
+
+    There is none while a table is written: rich sends what goes to standard output meanwhile to the bar's terminal.
+    """
     columns = (TextColumn("recordings"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Standard output is left alone: rich would send what is written there meanwhile to the bar's terminal.
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
     task = bar.add_task("", total=len(files))
     tables = model.scores(files, bad, lambda count: bar.advance(task, count))
     while True:

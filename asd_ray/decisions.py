@@ -23,7 +23,9 @@ def fit_threshold(
 
     ``gamma`` is the rule of the challenge's baselines from 2021 on: the quantile of a gamma distribution fitted to the
     training scores by ``scipy.stats.gamma.fit`` with shape, location and scale all free. The free location is what lets
-    scores be negative: the distribution starts there instead of at 0. Where no gamma distribution can be had (fewer
+    scores be negative: the distribution starts there instead of at 0. Scores are fitted in units of their standard
+    deviation, because the optimiser's tolerances are absolute: as they are, it can end anywhere for scores of 1e-6, and
+    a cosine distance is no more. Where no gamma distribution can be had (fewer
     than three scores, all equal ones, or a fit whose quantile is farther outside the scores' range than that is wide),
     the rule is ``quantile``: the quantile of the scores themselves, between neighbours linearly.
 
@@ -48,7 +50,8 @@ def fit_threshold(
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of trial parameters on the optimiser's way
         try:
-            threshold = float(scipy.stats.gamma.ppf(quantile, *scipy.stats.gamma.fit(scores)))
+            unit = scores.std()
+            threshold = float(unit * scipy.stats.gamma.ppf(quantile, *scipy.stats.gamma.fit(scores / unit)))
         except (scipy.stats.FitError, ValueError):
             return empirical
     width = highest - lowest

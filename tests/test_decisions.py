@@ -13,13 +13,21 @@ from asd_ray.decisions import decide, fit_threshold, fit_thresholds
 from asd_ray.errors import AsdRayError
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
+def official(scores, quantile) -> float:
+    """As Kota-Dohi/dcase2022_task2_baseline_ae has it in 00_train.py and 01_test.py."""
+    shape_hat, loc_hat, scale_hat = scipy.stats.gamma.fit(scores)
+    return scipy.stats.gamma.ppf(q=quantile, a=shape_hat, loc=loc_hat, scale=scale_hat)
+
+
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("quantile", [0.5, 0.9, 0.99])
-def test_gamma_is_the_official_rule(scale, quantile) -> None:
-    scores = scale * np.random.default_rng(0).gamma(3, size=500)
-    shape, location, spread = scipy.stats.gamma.fit(scores)
-    official = scipy.stats.gamma.ppf(q=quantile, a=shape, loc=location, scale=spread)
-    assert fit_threshold(scores, "gamma", quantile) == official
+def test_gamma_is_the_official_rule_whatever_the_unit(seed, quantile) -> None:
+    scores = np.random.default_rng(seed).gamma(3, size=500)
+    scores /= scores.std()
+    threshold = fit_threshold(scores, "gamma", quantile)
+    assert threshold == pytest.approx(official(scores, quantile), rel=1e-6)
+    for unit in (1e-9, 1e-6, 1e4):
+        assert fit_threshold(unit * scores, "gamma", quantile) == pytest.approx(unit * threshold, rel=1e-3)
 
 
 @pytest.mark.parametrize("shift", [0.0, -100.0, 100.0])
@@ -86,7 +94,7 @@ def test_every_id_has_its_own_threshold() -> None:
     thresholds = fit_thresholds(SCORES, LABEL, CLASSES, EvaluationConfig())
     assert thresholds.shape == (5,)
     for number in range(3):
-        assert thresholds[number] == fit_threshold(SCORES[LABEL == number])
+        assert thresholds[number] == fit_threshold(SCORES[number == LABEL])
     assert thresholds[3] == thresholds[-1] == fit_threshold(SCORES)  # a machine without training clips
     assert thresholds[np.array([-1, 0])].tolist() == [thresholds[4], thresholds[0]]
 

@@ -57,6 +57,7 @@ def test_a_detector_is_after_loading_what_it_was_before_saving(study: StudyConfi
     assert detector.study == study
     assert detector.info.classes == CLASSES
     assert detector.info.features == settings_of(study.features, 0)
+    assert detector.info.restored
     assert detector.kind == "knn"
     for name, tensor in method.state_dict().items():
         assert torch.equal(detector.method.state_dict()[name], tensor)

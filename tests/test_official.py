@@ -92,6 +92,10 @@ def test_the_evaluator_of_2020_gives_the_same_numbers(tmp_path: Path) -> None:
     # The evaluator stops at the machines; the headline is their mean.
     average = found.averages.iloc[0]
     assert average[["auc", "pauc"]].tolist() == pytest.approx(np.mean(averages, axis=0).tolist(), abs=1e-12)
+    # Decisions have no place in 2020; their means are arithmetic, too.
+    f1 = found.ids.groupby("machine")["f1"].mean()
+    assert found.machines.set_index("machine")["f1"].to_dict() == pytest.approx(f1.to_dict(), abs=1e-12)
+    assert average["f1"] == pytest.approx(f1.mean(), abs=1e-12)
     own = scored(clips).query("machine == 'fan'")
     pooled = roc_auc_score(own["label"] == "anomaly", own["score"])
     assert found.machines.set_index("machine").loc["fan", "pooled_auc"] == pytest.approx(pooled, abs=1e-12)

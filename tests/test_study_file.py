@@ -38,6 +38,7 @@ def test_every_shipped_study_validates_and_survives_a_round_trip(path: Path) -> 
         ({"name": "x", "data": {"layout": "dcase2020"}}, "data.root must name the data set's folder"),
         ({"name": "../x"}, "f: name:"),
         ({"name": "x", "search": {"seeds": 0}}, "search.seeds: "),
+        ({"name": "x", "method": {"pretrain": {"corpus": "extra"}}}, "data.extra_pretraining must name folders"),
     ],
 )
 def test_an_error_names_the_key_the_rule_and_the_value(document: dict, expected: str) -> None:

@@ -81,6 +81,9 @@ class PretrainConfig(OptimiserConfig):
     DCASE 2020."""
     temperature: float = Field(0.2, gt=0)
     """T of InfoNCE. [MoCo] v1 0.07, v2 0.2. Not recovered from [A]."""
+    keep: Literal["last", "best"] = "last"
+    """Which epoch's encoder goes on: the last, or the one with the highest k-NN AUC on the select split among those
+    that were measured (``probe_every``)."""
     shuffle_bn: bool = True
     """Batch-norm statistics of a key never come from the same clips as its query's: keys are permuted over workers, or
     over two halves of the batch on one worker. [MoCo]."""

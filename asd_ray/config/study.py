@@ -50,3 +50,10 @@ class StudyConfig(Section):
         if self.data.layout != "synthetic" and self.data.root is None:
             raise ValueError(f"data.root must name the data set's folder for data.layout {self.data.layout}")
         return self
+
+    @model_validator(mode="after")
+    def _corpus_is_there(self) -> StudyConfig:
+        corpus = self.method.pretrain.corpus
+        if corpus != "own" and not self.data.extra_pretraining:
+            raise ValueError(f"data.extra_pretraining must name folders of audio for method.pretrain.corpus {corpus}")
+        return self

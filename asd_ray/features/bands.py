@@ -150,8 +150,9 @@ def _with_means(rows: pd.DataFrame) -> pd.DataFrame:
     )
     values = every.pivot(index=_KEY, columns="measure", values="auc")[list(MEASURES)]
     table = every[every["measure"] == "energy_either"].set_index(_KEY).drop(columns="auc").join(values).reset_index()
-    table["last"] = table["rank"] == 2
-    return table.sort_values(["fault", "last", "machine", "rank", "id", "domain", "band"], ignore_index=True)
+    table["by_fault"], table["last"] = table["fault"] != "", table["rank"] == 2
+    order = ["by_fault", "last", "machine", "fault", "rank", "id", "domain", "band"]
+    return table.sort_values(order, ignore_index=True)
 
 
 def _sd_of_mean(deviations: pd.Series) -> float:
@@ -193,7 +194,7 @@ def band_table(table: pd.DataFrame, measure: str, *, by_fault: bool = False) -> 
     values = means.pivot(index=["machine", "fault"], columns="band", values=measure).reindex(lines.index)[columns]
     text = values.map(lambda auc: "–" if np.isnan(auc) else f"{auc:.2f}").set_axis(head, axis=1)
     text.insert(0, "clips", lines[_COUNTS].astype(str).agg("/".join, axis=1))
-    text["chance"] = (2 * lines["chance_sd"]).map("± {:.2f}".format, na_action="ignore").fillna("–")
+    text["chance"] = [f"± {2 * sd:.2f}" if np.isfinite(sd) else "–" for sd in lines["chance_sd"]]
     if by_fault:
         text.insert(0, "its band", lines["fault_band"].replace("", "–"))
     text = text.reset_index() if by_fault else text.reset_index().drop(columns="fault")

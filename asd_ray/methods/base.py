@@ -148,7 +148,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype | Non
         return torch.bfloat16
     if precision == "auto":
         if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
         flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         if flags.get("avx512_bf16") or flags.get("amx_bf16"):
             return torch.bfloat16

@@ -48,7 +48,7 @@ class PretrainStage(Stage):
     def __init__(self, config: PretrainConfig, info: DataInfo, pre_norm: PreNorm, encoder: Encoder) -> None:
         super().__init__()
         self.optimiser = config
-        self.corpus = CORPORA[config.corpus]
+        self.corpus, self.keep = CORPORA[config.corpus], config.keep
         mix = _mixing(config, info, pre_norm, _count(config, info))
         self.views = TwoViews(pre_norm, mix, RandomResizeCrop(config.crop_scale, config.canvas))
         self.query = nn.Sequential(encoder, projection(config.projection, encoder.num_features, config.dim))

@@ -57,7 +57,8 @@ def areas(
     """
     counts = np.ones((len(s), 1)) if weights is None else weights
     order = np.argsort(-s, kind="stable")
-    thresholds = np.flatnonzero(np.diff(s[order], prepend=np.inf))  # ties share one
+    ordered = s[order]
+    thresholds = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))  # ties share one
 
     def rate(of: NDArray[np.bool_]) -> NDArray[np.float64]:
         above = np.add.reduceat((counts * of[:, None])[order], thresholds, axis=0).cumsum(axis=0)

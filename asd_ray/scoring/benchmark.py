@@ -64,7 +64,9 @@ def benchmark(
 
     def evaluate(scored: pd.DataFrame) -> None:
         per_id = metrics.per_id(scored)
-        metrics.per_machine(per_id), metrics.averages(per_id), metrics.pooled(scored)
+        metrics.per_machine(per_id)
+        metrics.averages(per_id)
+        metrics.pooled(scored)
 
     for kind in KINDS:
         scores = timed(f"score {kind}", partial(scorer.score, unknown, [kind]))[kind]

@@ -60,7 +60,10 @@ class SharedGaussian:
         of_clip = torch.from_numpy(position)
         clips = torch.from_numpy(counts).double()
         means = torch.zeros(len(labels), x.shape[1], dtype=x.dtype).index_add_(0, of_clip, x - centre) / clips[:, None]
-        factor = torch.linalg.cholesky(ledoit_wolf(x - centre - means[of_clip]))
+        centred = x - centre - means[of_clip]
+        if centred.square().mean() <= torch.finfo(torch.float32).eps ** 2 * x.square().mean():
+            centred = torch.zeros_like(centred)  # copies, but for rounding
+        factor = torch.linalg.cholesky(ledoit_wolf(centred))
         whitened = torch.linalg.solve_triangular(factor, means.T, upper=False).T
         return cls(factor, centre, labels, clips, whitened)
 

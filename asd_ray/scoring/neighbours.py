@@ -23,6 +23,7 @@ Vectors = NDArray[np.float32]
 Distances = NDArray[np.float64]
 
 _CHUNK = 512  # clips whose distances are in memory at once: 512 x 36,000 fp64 are 150 MB
+_ROUNDING = 1e-14  # of squared lengths: a squared distance below is 0, so that copies have no distance at all
 _SMALLEST_RADIUS = 0.01  # of the class's mean radius: what is closer counts as a copy
 
 
@@ -84,8 +85,8 @@ class References:
         min over y of d(x, y) / (1/K Σ d(y, y_k)), y the training clips and y_k the K nearest of y's class to y: local
         density-based score normalisation (Wilkinghoff et al., "Keeping the Balance", ICASSP 2025; arXiv 2509.10951). It
         puts domains of different spread on one scale without knowing them. With ``leave_one_out`` x is left out of y's
-        surroundings too. Where y's neighbours are (nearly) copies of it, 1 % of its class's mean radius stands for its
-        radius, and where it has none, the mean radius of all training clips.
+        surroundings too. A radius is at least 1 % of its class's mean radius, or of that of all training clips if all
+        clips of the class are copies; a clip without neighbours has the mean radius of all training clips.
         """
         complete, without_one = self._surroundings
         scores = np.zeros(len(embedding))
@@ -142,9 +143,9 @@ class References:
                 x = _unit(x) if self.distance == "cosine" else x - centre
                 squared = x @ y.T
                 squared *= -2
-                squared += lengths
-                squared += np.einsum("md,md->m", x, x)[:, None]
-                np.maximum(squared, 0, out=squared)
+                both = np.einsum("md,md->m", x, x)[:, None] + lengths
+                squared += both
+                squared[squared < _ROUNDING * both] = 0
                 distance = squared / 2 if self.distance == "cosine" else np.sqrt(squared, out=squared)
                 if leave_one_out:
                     distance[np.arange(len(chunk)), np.searchsorted(reference, chunk)] = np.inf

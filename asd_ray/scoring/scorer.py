@@ -155,21 +155,21 @@ def standardise(
 ) -> Scores:
     """(score - mean) / standard deviation, with the statistics of the own class's training scores.
 
-    A class whose training scores are fewer than two or do not spread takes the statistics of all classes with at least
-    two clips, or of all clips; where these do not spread either, scores stay as they are.
+    A class whose training scores are fewer than two, or differ by less than fp32 resolves of the largest of all, takes
+    the statistics of all classes with at least two clips, or of all clips; where these do not differ either, scores
+    stay as they are.
     """
     standardised = np.empty_like(scores)
     counts = np.bincount(train_label)
     in_company = counts[train_label] >= 2
     overall = train_scores[in_company] if in_company.any() else train_scores
+    resolution = np.finfo(np.float32).eps * np.abs(train_scores).max()
     for number in np.unique(label):
         own = train_scores[train_label == number]
-        reference = own if _spreads(own) else overall
-        mean, deviation = (reference.mean(), reference.std()) if _spreads(reference) else (0.0, 1.0)
-        standardised[label == number] = (scores[label == number] - mean) / deviation
+        reference = own if len(own) >= 2 and own.std() > resolution else overall
+        mean, deviation = reference.mean(), reference.std()
+        if deviation > resolution:
+            standardised[label == number] = (scores[label == number] - mean) / deviation
+        else:
+            standardised[label == number] = scores[label == number]
     return standardised
-
-
-def _spreads(scores: Scores) -> bool:
-    """Whether the scores differ by more than fp32 rounding (what a network says is fp32)."""
-    return bool(len(scores) >= 2 and scores.std() > np.finfo(np.float32).eps * np.abs(scores).max())

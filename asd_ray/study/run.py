@@ -26,6 +26,7 @@ from asd_ray.study.live import StudyView
 from asd_ray.study.results import StudyOutcome, write_results
 from asd_ray.study.trial import StudyInputs
 from asd_ray.study.trials import missing_repeats, run_repeats, run_trials
+from asd_ray.study_file import with_values
 
 
 def run_study(study: StudyConfig, out: Path, address: str | None = None, stdout: bool = True) -> StudyOutcome:
@@ -109,6 +110,7 @@ def find_clips(study: StudyConfig, root: Path, view: StudyView) -> list[Clip]:
 
 def prepare(study: StudyConfig, folder: StudyFolder, clips: list[Clip], root: Path, view: StudyView) -> StudyInputs:
     """Features, baselines, and the clips in Ray's object store: what all trials share."""
+    study = _with_whole_path(study)
     own = folder.path / "features"
     if not study.features.store and not folder.started():
         discard_other(own, study)
@@ -151,3 +153,11 @@ def discard_other(store: Path, study: StudyConfig) -> None:
     manifest = read_manifest(store)
     if manifest is not None and manifest.settings != settings_of(study.features, study.data.channel):
         shutil.rmtree(store)
+
+
+def _with_whole_path(study: StudyConfig) -> StudyConfig:
+    """The study with a path that its workers, who run in other folders, find, too."""
+    encoder = getattr(getattr(study.method, "pretrain", None), "init_from", None)
+    if encoder is None:
+        return study
+    return with_values(study, {"method.pretrain.init_from": str(Path(encoder).expanduser().resolve())})

@@ -12,7 +12,6 @@ from scored_clips import clip_frame, slow_auc, slow_pauc
 from asd_ray import metrics
 from asd_ray.errors import AsdRayError
 
-
 # STgram-MFN (liuyoude/STgram-MFN @ 147f292, README): AUC and pAUC of every development ID.
 PUBLISHED = {
     "ToyCar": (

@@ -89,12 +89,12 @@ def test_noise_alone_is_no_difference() -> None:
     """The interval of two systems that are equally good covers 0 about as often as it should."""
     rng = np.random.default_rng(9)
     covered = 0
-    for _ in range(40):
+    for _ in range(20):
         first, clips = two_systems(rng, 0, machines=("fan",), ids=("00",))
         second = clips.assign(score=clips["score"] + rng.normal(scale=0.3, size=len(clips)))
-        row = metrics.paired_difference(first, second, resamples=100).iloc[0]
+        row = metrics.paired_difference(first, second, resamples=50).iloc[0]
         covered += row["auc_low"] <= 0 <= row["auc_high"]
-    assert 33 <= covered <= 40
+    assert covered >= 16
 
 
 def test_systems_on_different_clips_are_not_compared() -> None:

@@ -90,10 +90,7 @@ def published_tfgram(tfgram: TFgram, x: Tensor) -> Tensor:
     x = layer(tfgram.stem[0], tfgram.stem[1], x[:, None])
     for number, block in enumerate(tfgram.blocks):
         x = layer(block[3], block[4], layer(block[0], block[1], x))
-        if number == 0:
-            x = nnf.max_pool1d(x, 4)
-        else:
-            x = nnf.adaptive_max_pool1d(x, tfgram.frames * (3 - number))
+        x = nnf.max_pool1d(x, 4) if number == 0 else nnf.adaptive_max_pool1d(x, tfgram.frames * (3 - number))
     return x
 
 

@@ -44,12 +44,12 @@ def slow_standardised(value, label, train_scores, train_label) -> float:
     for reference in (own, company):
         mean = sum(reference) / max(len(reference), 1)
         deviation = math.sqrt(sum((s - mean) ** 2 for s in reference) / max(len(reference), 1))
-        if len(reference) >= 2 and deviation > 2e-7 * max(map(abs, reference)):
+        if len(reference) >= 2 and deviation > 1.2e-7 * max(map(abs, train_scores)):
             return (value - mean) / deviation
     return value
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(-1, 3), min_size=1, max_size=8))
 def test_scores_are_those_of_their_modules_and_the_slow_references(seed, labels):
     rng = np.random.default_rng(seed)
@@ -138,6 +138,18 @@ def test_without_any_spread_scores_stay_as_they_are() -> None:
     np.testing.assert_array_equal(standardise(np.array([1.0, 4]), label[:2], np.array([7.0]), label[:1]), [1, 4])
 
 
+def test_copies_of_one_clip_do_not_blow_up_the_ensemble() -> None:
+    """What is left of their distances is rounding; to standardise by it would drown the other scores."""
+    rng = np.random.default_rng(5)
+    train, test = embedded(rng, [0] * 20 + [1] * 20, dim=100), embedded(rng, [0] * 9, dim=100)
+    train.embedding[:20] = train.embedding[0]
+    for ensemble in (("knn",), ("mahalanobis",), ("local_density",), ("gmm",)):
+        scorer = Scorer(train, EvaluationConfig(ensemble=ensemble))
+        assert np.abs(scorer.score(test, ["ensemble"])["ensemble"]).max() < 1e4, ensemble
+    alike = Embedded(np.repeat(test.embedding[:1], 20, axis=0), train.logits[:20], train.label[:20])
+    assert np.ptp(Scorer(alike, EvaluationConfig()).score(alike, ["mahalanobis"])["mahalanobis"]) < 1e-6
+
+
 def test_the_ensemble_separates_what_its_members_separate() -> None:
     rng = np.random.default_rng(4)
     centre = np.eye(2, 4, dtype=np.float32)
@@ -157,8 +169,7 @@ def test_the_ensemble_separates_what_its_members_separate() -> None:
     assert scorer.score(normal)["ensemble"].mean() < 1 < 5 < scorer.score(anomalous)["ensemble"].mean()
 
 
-@pytest.mark.parametrize("dim", [8, 2048])
-@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize(("dim", "distance"), [(8, "cosine"), (8, "euclidean"), (2048, "cosine")])
 def test_every_score_of_every_kind_of_clip_is_a_number(dim, distance) -> None:
     rng = np.random.default_rng(5)
     train = embedded(rng, [0, 1, 1, *[2] * 30], dim=dim, domains=True)
