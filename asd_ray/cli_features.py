@@ -34,9 +34,12 @@ Study = Annotated[Path | None, typer.Option(metavar="FILE", help="Take the setti
 @features_app.command()
 def build(
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The data set's folder.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the feature store.")],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder of the feature store, or a URI (s3://…).")],
     layout: DataLayout = None,
     machines: Machines = None,
+    waveform: Annotated[
+        bool, typer.Option("--waveform", help="Keep the waveforms, too, also where no method of --study needs them.")
+    ] = False,
     overrides: Overrides = None,
     study: Study = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out clips that cannot be read.")] = False,
@@ -44,23 +47,31 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Compute Log-Mel features into parquet shards with Ray Data; a second run does only what is missing or changed."""
+    import tempfile
+
     from asd_ray.config import ResourceConfig
     from asd_ray.features.build import build as build_store
+    from asd_ray.features.storage import Storage
     from asd_ray.study.cluster import quiet_terminal, ray_session
 
     config = _settings(study, overrides)
     skip_bad = skip_bad or config.data.skip_bad
     clips, _ = _scan(data, layout, machines or config.data.machines, skip_bad)
+    columns = dict.fromkeys((*config.method.columns, *(("log_mel", "waveform") if waveform else ("log_mel",))))
+    store = Storage(out)
     with (
-        quiet_terminal(out / "logs" / "ray.log", stdout=False) as terminal,
+        tempfile.TemporaryDirectory(prefix="asd_ray-") as scratch,
+        quiet_terminal(Path(store.where if store.local else scratch) / "logs" / "ray.log", stdout=False) as terminal,
         ray_session(address, "features", ResourceConfig()),
         ProgressBar("clips", Console(file=terminal)) as progress,
     ):
-        built = build_store(clips, data, out, config.features, config.data.channel, skip_bad, progress, prune=True)
+        built = build_store(
+            clips, data, store, config.features, config.data.channel, skip_bad, progress, tuple(columns), prune=True
+        )
     manifest = built.manifest
     if as_json:
         done = {"decoded": built.decoded, "reused": built.reused, "damaged": len(built.damaged)}
-        typer.echo(json.dumps({"store": str(out.resolve()), "hash": manifest.hash, **manifest.counts, **done}))
+        typer.echo(json.dumps({"store": store.where, "hash": manifest.hash, **manifest.counts, **done}))
     else:
         shards = sum(map(len, manifest.shards.values()))
         typer.echo(f"{sum(manifest.counts.values())} clips in {shards} shards in {out}, hash {manifest.hash}")

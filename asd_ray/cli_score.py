@@ -223,7 +223,7 @@ def _summary(average: pd.Series, domains: bool) -> str:
     from asd_ray.study.tables import percent
 
     undefined = int(average["n_ids"] - average["n_defined"])
-    left_out = f" {undefined} IDs without normal or anomalous clips are left out." if undefined else ""
+    left_out = f" IDs without normal or without anomalous clips, left out: {undefined}." if undefined else ""
     if not domains:
         return f"Means are arithmetic, over IDs and then machines (DCASE 2020).{left_out}"
     by_domain = ", ".join(

@@ -250,7 +250,7 @@ def test_evaluate_an_undefined_id(labelled: tuple[Path, Path]) -> None:
     row = document["ids"][1]
     assert (row["id"], row["auc"], row["auc_low"], row["recall"]) == ("02", None, None, None)
     assert document["averages"][0]["n_defined"] == 3
-    assert "1 IDs without" in call("evaluate", "--scores", scores, "--data", data, "--resamples", 9)[1]
+    assert "left out: 1." in call("evaluate", "--scores", scores, "--data", data, "--resamples", 9)[1]
 
 
 def test_evaluate_wrong_usage(labelled: tuple[Path, Path], tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from asd_ray.features.store import (
     write_shard,
 )
 
-BATCH = 8  # clips of one transform call: 10 s clips stay within a processor's caches
+BATCH = 16  # clips that are decoded and then transformed: in one call on a GPU, on a CPU one by one
 
 Sources = Mapping[str, Sequence[tuple[str, int] | None]]
 """Column -> for every clip of a plan, file and row of an older shard that has it."""
@@ -161,9 +161,13 @@ def _take_over(
 def _log_mel(waveforms: np.ndarray, features: FeatureConfig) -> tuple[np.ndarray, np.ndarray]:
     """Log-Mel (B, F, T) in fp16 and levels (B,) of waveforms (B, S)."""
     device = torch.device("cuda" if features.gpus_per_task and torch.cuda.is_available() else "cpu")
+    transform = _transform(features, device)
     with torch.inference_mode():
         batch = torch.from_numpy(waveforms).to(device)
-        return _transform(features, device)(batch).half().cpu().numpy(), level_db(batch).cpu().numpy()
+        # A single 10 s clip stays within a core's caches: twice as fast as 16 at a time.
+        parts = batch.split(1 if device.type == "cpu" else len(batch))
+        log_mel = torch.cat([transform(part).half() for part in parts])
+        return log_mel.cpu().numpy(), level_db(batch).cpu().numpy()
 
 
 @lru_cache(maxsize=1)

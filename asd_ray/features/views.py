@@ -91,7 +91,7 @@ def two_views(
         ConfigError: there is no other clip to mix with, or the settings do not fit together.
     """
     pre_norm, crop = PreNorm(mean, std), _Recorded(config)
-    scale = power_scale(features.log, std) if config.mix_domain == "power" else 1.0
+    scale = power_scale(features.log, std, features.power) if config.mix_domain == "power" else 1.0
     first = first_band_from(features.model_dump(), config.band_from_hz) if config.band == "high" else 0
     views = []
     with torch.random.fork_rng(devices=[]):

@@ -161,12 +161,16 @@ def test_a_detector_is_the_scoring_network_alone_and_embeds_alike() -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"inputs": ["tgram", "tfgram"]}, {"inputs": ["mel"], "perturbation": "none"}],
+    ("train", "options"),
+    [
+        ({"contrast": 0}, {}),
+        ({"mixup": 0}, {}),
+        ({"mixup": 0, "contrast": 0}, {"inputs": ["mel"], "perturbation": "none"}),
+    ],
     ids=str,
 )
-def test_learns_three_classes_of_clips_that_it_has_not_seen(options: dict[str, Any]) -> None:
-    built = method({"ema": 0.8}, scale=10.0, margin=0.1, **options)
+def test_learns_three_classes_of_clips_that_it_has_not_seen(train: dict[str, Any], options: dict[str, Any]) -> None:
+    built = method({"ema": 0.8, **train}, scale=10.0, margin=0.1, **options)
     stage = stage_of(built)
     optimiser = optimiser_of(stage.train(), lr=3e-3)
     batch, labels = clips(24, seed=100)

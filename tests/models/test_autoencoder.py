@@ -14,11 +14,30 @@ def test_the_architecture_is_the_baselines() -> None:
     hidden = [(128, 128)] * 3
     assert linear == [(640, 128), *hidden, (128, 8), (8, 128), *hidden, (128, 640)]
     norms = [layer for layer in network if isinstance(layer, torch.nn.BatchNorm1d)]
-    assert [(norm.num_features, norm.eps, norm.momentum) for norm in norms] == [
-        (width, 1e-3, 0.01) for width in (128, 128, 128, 128, 8, 128, 128, 128, 128)
-    ]
+    assert [norm.num_features for norm in norms] == [128, 128, 128, 128, 8, 128, 128, 128, 128]
+    assert {norm.eps for norm in norms} == {1e-3}
     assert sum(isinstance(layer, torch.nn.ReLU) for layer in network) == 9
     assert isinstance(network[-1], torch.nn.Linear)
+
+
+def test_running_statistics_move_fast_at_first_and_then_as_keras() -> None:
+    network, x = Autoencoder(4), torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    norm = network[1]
+    assert isinstance(norm, torch.nn.BatchNorm1d)
+    assert norm.running_mean is not None
+    expected = torch.full((128,), 9.0)  # what it starts from does not matter
+    with torch.no_grad():
+        norm.running_mean.fill_(5.0)
+        for number in range(1100):
+            batch = (1 + number % 7) * x
+            momentum = max(0.01, 10 / (10 + number))
+            expected = (1 - momentum) * expected + momentum * network[0](batch).mean(0)
+            network(batch)
+    assert momentum == 0.01
+    torch.testing.assert_close(norm.running_mean, expected, rtol=1e-3, atol=1e-4)
+    before = norm.running_mean.clone()
+    network.eval()(x)
+    assert torch.equal(norm.running_mean, before)
 
 
 def test_initial_weights_are_keras() -> None:

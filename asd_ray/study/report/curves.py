@@ -1,0 +1,85 @@
+"""Learning curves: what every trial's epochs reported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from asd_ray.study.report.svg import C, svg
+
+OWN = ("trial", "seed", "epoch", "epochs", "seconds")
+GROUPS = {
+    "learning": ("loss", "validation_loss", "accuracy", "knn_auc"),
+    "similarity and collapse": (
+        "positive_similarity",
+        "negative_similarity",
+        "alignment",
+        "uniformity",
+        "embedding_std",
+        "queue_filled",
+    ),
+    "speed and schedule": ("samples_per_s", "lr"),
+}
+"""Order in which metrics are shown; any other ends the first group."""
+MOST_LINES = 60  # that are drawn as lines; more become a picture, which a page of any number of trials can hold
+_GREY = "#8a8f98"  # readable on light and dark, for what is a picture and cannot follow the page
+
+
+def learning_curves(history: pd.DataFrame, trials: pd.DataFrame, best: int | None) -> dict[str, dict[str, list[str]]]:
+    """Stage -> group of metrics -> figures, in a fixed order; stages in the order of their first epochs."""
+    pruned = set(trials.loc[trials["status"] == "pruned", "trial"])
+    if history.empty:
+        return {}
+    end = history.groupby("trial")["epoch"].max()
+    figures: dict[str, dict[str, list[str]]] = {}
+    for stage in dict.fromkeys(history.sort_values("epoch", kind="stable")["stage"]):
+        of_stage = history[history["stage"] == stage].dropna(axis="columns", how="all")
+        ended = {int(trial) for trial, epoch in of_stage.groupby("trial")["epoch"].max().items() if epoch == end[trial]}
+        names = [str(name) for name in of_stage.select_dtypes("number") if name not in OWN]
+        figures[stage] = {
+            group: [_figure(of_stage, f"{stage}: {name}", name, best, pruned & ended) for name in members]
+            for group, members in grouped(names).items()
+        }
+    return figures
+
+
+def grouped(names: list[str]) -> dict[str, list[str]]:
+    """Metrics by group, in the order of :data:`GROUPS`; groups without any are left out."""
+    known = {name for group in GROUPS.values() for name in group}
+    order = {group: [name for name in members if name in names] for group, members in GROUPS.items()}
+    order["learning"] += [name for name in names if name not in known]
+    return {group: members for group, members in order.items() if members}
+
+
+def _figure(history: pd.DataFrame, title: str, metric: str, best: int | None, pruned: set[int]) -> str:
+    """A metric over the epochs, one line per trial, through the epochs that have it; the best trial's in front.
+
+    ``pruned`` are the trials that were stopped in this stage.
+    """
+    points = history.dropna(subset=[metric]).sort_values("epoch")
+    curves = [
+        (int(trial), curve["epoch"].to_numpy(), curve[metric].to_numpy()) for trial, curve in points.groupby("trial")
+    ]
+    last = history.groupby("trial")["epoch"].max()
+    final = int(last.max())
+
+    def draw(axes: Axes) -> None:
+        for trial, (epochs, values) in curves.items():
+            look: dict[str, Any] = {"color": C["muted"], "alpha": 0.45, "lw": 1, "zorder": 2}
+            if trial == best:
+                look = {"color": C["accent"], "lw": 2, "zorder": 4}
+            elif len(curves) > MOST_LINES:
+                look |= {"color": _GREY, "alpha": 0.3, "rasterized": True}
+            sparse = len(epochs) < epochs_of[trial] or len(epochs) == 1
+            axes.plot(epochs, values, marker="o" if sparse else None, markersize=4, **look)
+        ends = [(epochs[-1], values[-1]) for trial, (epochs, values) in curves.items() if trial in pruned]
+        if ends:
+            axes.scatter(*zip(*ends, strict=True), marker="v", s=18, color=C["bad"], alpha=0.8, linewidths=0, zorder=3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.set(xlabel="epoch", ylabel=metric.replace("_", " "))
+
+    return svg(title, draw, (300, 220), left=70)

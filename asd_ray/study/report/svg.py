@@ -1,0 +1,81 @@
+"""Figures as SVG text to put into a page.
+
+Colours are CSS variables of the page (``--ink``, ``--accent``, …), so the figures follow its light or dark scheme, and
+text stays text in the page's font.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from html import escape
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Stand-ins that matplotlib draws with and that become CSS variables afterwards.
+COLOURS = {
+    "ink": "#010101",
+    "muted": "#010102",
+    "rule": "#010103",
+    "accent": "#010104",
+    "default": "#010105",
+    "level": "#010106",
+    "knn": "#010107",
+    "bad": "#010108",
+    "card": "#010109",
+}
+C = COLOURS
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # names are names, even with a dollar sign
+    "font.size": 12,
+    "axes.edgecolor": C["rule"],
+    "axes.labelcolor": C["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": C["rule"],
+    "grid.linewidth": 0.7,
+    "text.color": C["ink"],
+    "xtick.color": C["rule"],
+    "ytick.color": C["rule"],
+    "xtick.labelcolor": C["muted"],
+    "ytick.labelcolor": C["muted"],
+    "legend.frameon": False,
+    "legend.labelcolor": C["ink"],
+    "lines.solid_capstyle": "round",
+}
+
+
+def svg(name: str, draw: Callable[[Axes], None], size: tuple[int, int], top: int = 10, left: int = 58) -> str:
+    """A figure as an ``<svg>`` element whose ids are its own.
+
+    Args:
+        name: unique on the page.
+        draw: fills the axes.
+        size: width and height in CSS pixels.
+        top, left: margins in CSS pixels, for a legend above and labels beside the axes.
+    """
+    width, height = size
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(width / 72, height / 72))
+        # Margins by hand: matplotlib's automatic layouts draw everything twice, which a report of many figures feels.
+        right, bottom = 14, 44
+        box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
+        draw(figure.add_axes(box))
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    for variable, colour in COLOURS.items():
+        text = text.replace(colour, f"var(--{variable})")
+    head, body = text.split(">", 1)
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    return f'{head} role="img" aria-label="{escape(name)}">{body}'
