@@ -9,8 +9,6 @@ A folder holds ``detector.json`` (settings, data facts, kind of score, threshold
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -34,6 +32,7 @@ from asd_ray.decisions import decide, fit_thresholds
 from asd_ray.errors import AsdRayError
 from asd_ray.features.log_mel import LogMel, to_int16
 from asd_ray.features.store import Manifest
+from asd_ray.files import write_folder_atomically
 from asd_ray.identify import tell_class
 from asd_ray.methods.base import DataInfo, Method
 from asd_ray.methods.registry import build
@@ -230,31 +229,26 @@ def save_detector(
     kind = cast(ScoreKind, score)
     own = Scorer(train, study.evaluation).score_train([kind])[kind]
     thresholds = fit_thresholds(own, train.label, classes, study.evaluation)
-    beside, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{what}") for what in ("part", "old"))
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in method.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in method.state_dict().items()}
+    arrays = {name: np.ascontiguousarray(array) for name, array in asdict(train).items() if array is not None}
+    description = _Description(
+        format=FORMAT,
+        study=study,
+        info=data_info(manifest, classes),
+        score=kind,
+        thresholds=dict(zip(classes, thresholds.tolist(), strict=False)),
+    )
+
+    def write(beside: Path) -> None:
         save_file(weights, beside / "weights.safetensors")
-        arrays = {name: np.ascontiguousarray(array) for name, array in asdict(train).items() if array is not None}
         save_arrays(arrays, beside / "train.safetensors")
-        description = _Description(
-            format=FORMAT,
-            study=study,
-            info=data_info(manifest, classes),
-            score=kind,
-            thresholds=dict(zip(classes, thresholds.tolist(), strict=False)),
-        )
         (beside / "detector.json").write_text(description.model_dump_json(indent=1), encoding="utf-8")
-        if folder.exists():
-            folder.rename(old)
-        beside.rename(folder)
+
+    try:
+        write_folder_atomically(folder, write)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise AsdRayError(f"{folder}: the detector cannot be written ({reason}).") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
     return thresholds
 
 

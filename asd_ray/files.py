@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,31 @@ def write_atomically(path: Path, write: Callable[[str], object]) -> None:
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_folder_atomically(folder: Path, write: Callable[[Path], object]) -> None:
+    """Calls ``write`` with an empty folder beside ``folder`` and renames it into place, over what was there.
+
+    Between the two renames that this takes there is no folder for a moment, but never half of one.
+
+    Raises:
+        AsdRayError: the disk is full.
+    """
+    beside, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{what}") for what in ("part", "old"))
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        write(beside)
+        if folder.exists():
+            folder.rename(old)
+        beside.rename(folder)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise AsdRayError(f"{folder}: the disk is full; free some space and run the same command again.") from None
+        raise
+    finally:
+        for left in (beside, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def shown(path: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from asd_ray.errors import AsdRayError
-from asd_ray.files import shown, write_atomically, write_text
+from asd_ray.files import shown, write_atomically, write_folder_atomically, write_text
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -35,3 +35,28 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
 
     with pytest.raises(AsdRayError, match="the disk is full"):
         write_atomically(tmp_path / "x", full)
+
+
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "detector"
+    write_folder_atomically(folder, lambda beside: (beside / "old.txt").write_text("old"))
+
+    def broken(beside: Path) -> None:
+        (beside / "new.txt").write_text("half")
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        write_folder_atomically(folder, broken)
+    assert [path.name for path in folder.iterdir()] == ["old.txt"]
+    write_folder_atomically(folder, lambda beside: (beside / "new.txt").write_text("new"))
+    assert [path.name for path in folder.iterdir()] == ["new.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["detector"]
+
+
+def test_a_full_disk_while_writing_a_folder_is_one_sentence(tmp_path: Path) -> None:
+    def full(beside: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(AsdRayError, match="the disk is full"):
+        write_folder_atomically(tmp_path / "detector", full)
+    assert list(tmp_path.iterdir()) == []

@@ -20,7 +20,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class FeatureConfig(Section):
-    """Log-Mel spectrograms (torchaudio's MelSpectrogram: periodic Hann window, centred frames).
+    """Log-Mel spectrograms (as torchaudio's MelSpectrogram: periodic Hann window, centred frames).
 
     A preset sets the other keys' defaults; a key that is given wins. All have 128 mel bands from 0 Hz to half the
     sample rate, hop 512, power spectra, 10 s at 16 kHz, and so 313 frames:

@@ -18,7 +18,7 @@ import ray.data
 from asd_ray.clips import Clip
 from asd_ray.config import Channel, FeatureConfig
 from asd_ray.errors import AsdRayError
-from asd_ray.features.extract import SKIP_HINT, Outcome, Recipe, Sources, run_task, to_json
+from asd_ray.features.extract import Outcome, Recipe, Sources, run_task, to_json
 from asd_ray.features.plan import ShardPlan, choice, make_manifest, plan_shards
 from asd_ray.features.storage import Storage
 from asd_ray.features.store import (
@@ -102,7 +102,7 @@ def build(
     plans = plan_shards(clips, root, settings)
     everything = [plan for split in plans.values() for plan in split]
     listed = storage.names()
-    files, summaries, damaged = _sound_files(storage, everything, columns, listed)
+    files, summaries, damaged, incomplete = _sound_files(storage, everything, columns, listed, skip_bad)
     kept = len(files)
     work = [(plan, [name for name in columns if plan.stem(name) not in files]) for plan in everything]
     work = [(plan, names) for plan, names in work if names]
@@ -127,11 +127,14 @@ def build(
             if progress:
                 progress(done, len(clips))
     manifest = make_manifest(plans, files, summaries, columns, settings)
-    _check(manifest, summaries, skip_bad, root)
+    for path in manifest.skipped:
+        log.warning("left out, cannot be read: %s", path)
+    if not manifest.counts["train"]:
+        raise AsdRayError(f"{root}: no training clip could be read; a study needs normal clips to train on.")
     for name in (f"manifest-{chosen}.json", "manifest.json"):
         write_manifest(storage, manifest, name)
     storage.delete(f"building-{chosen}.json")
-    stale = set(damaged) - set(files.values())
+    stale = {*damaged, *incomplete} - set(files.values())
     if prune:
         stale |= _unreferenced(storage)
     for name in stale:
@@ -141,23 +144,27 @@ def build(
 
 
 def _sound_files(
-    storage: Storage, plans: Sequence[ShardPlan], columns: Sequence[str], listed: set[str]
-) -> tuple[dict[str, str], dict[str, dict[str, Any]], list[str]]:
-    """Files that are there and undamaged, and their summaries, by stem; and the names of damaged ones."""
+    storage: Storage, plans: Sequence[ShardPlan], columns: Sequence[str], listed: set[str], skip_bad: bool
+) -> tuple[dict[str, str], dict[str, dict[str, Any]], list[str], list[str]]:
+    """Files that are there and right, and their summaries, by stem; names of damaged ones; and names of those that
+    leave out clips which now have to be read."""
     wanted = {plan.stem(column) for plan in plans for column in columns}
     there = sorted(name for name in listed if SHARD_NAME.fullmatch(name) and name.rpartition("-")[0] in wanted)
     files: dict[str, str] = {}
     summaries: dict[str, dict[str, Any]] = {}
     damaged: list[str] = []
+    incomplete: list[str] = []
     with ThreadPoolExecutor(THREADS) as pool:
         for name, summary in zip(there, pool.map(lambda name: shard_summary(storage, name), there), strict=True):
             stem = name.rpartition("-")[0]
             if summary is None:
                 log.warning("%s: damaged, it is made again", storage.url(name))
                 damaged.append(name)
+            elif summary["bad"] and not skip_bad:
+                incomplete.append(name)
             else:
                 files[stem], summaries[stem] = name, summary
-    return files, summaries, damaged
+    return files, summaries, damaged, incomplete
 
 
 def _rows(
@@ -197,17 +204,6 @@ def _run(rows: list[dict[str, str]], recipe: Recipe) -> Iterator[Outcome]:
     )
     for row in dataset.iter_rows():
         yield Outcome(**json.loads(row["outcome"]))
-
-
-def _check(manifest: Manifest, summaries: dict[str, dict[str, Any]], skip_bad: bool, root: Path) -> None:
-    """What an earlier build left out must be allowed now, and there must be something to train on."""
-    left_out = [clip for summary in summaries.values() for clip in summary["bad"]]
-    if left_out and not skip_bad:
-        raise AsdRayError(f"{left_out[0]['reason']} ({SKIP_HINT})")
-    for path in manifest.skipped:
-        log.warning("left out, cannot be read: %s", path)
-    if not manifest.counts["train"]:
-        raise AsdRayError(f"{root}: no training clip could be read; a study needs normal clips to train on.")
 
 
 def _unreferenced(storage: Storage) -> set[str]:

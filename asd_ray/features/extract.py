@@ -99,7 +99,8 @@ def make_shard(plan: ShardPlan, columns: Sequence[str], sources: Sources, recipe
                 waveforms[position] = audio.read(path, features.sample_rate, features.seconds, channel=recipe.channel)
             except AsdRayError as error:
                 if not recipe.skip_bad:
-                    raise AsdRayError(f"{error} ({SKIP_HINT})") from None
+                    hint = "data.skip_bad: true leaves out clips that cannot be read."
+                    raise AsdRayError(f"{error} ({hint})") from None
                 bad[position] = str(error)
         if not waveforms:
             continue
@@ -129,9 +130,6 @@ def make_shard(plan: ShardPlan, columns: Sequence[str], sources: Sources, recipe
         files[stem] = write_shard(recipe.store, stem, clips, written, summary, prints)
         summaries[stem] = summary
     return Outcome(files, summaries, count, len(wanted))
-
-
-SKIP_HINT = "data.skip_bad: true leaves out clips that cannot be read."
 
 
 def _take_over(

@@ -25,7 +25,7 @@ from asd_ray.clips import CLIP_FIELDS, Clip
 from asd_ray.errors import AsdRayError
 from asd_ray.features.batches import Batches, Blocks, CachedBatches
 from asd_ray.features.storage import Storage
-from asd_ray.features.store import Manifest, Place, Shard, clips_of, joined, read_joined, views
+from asd_ray.features.store import REMEDY, Manifest, Place, Shard, clips_of, joined, read_joined, views
 from asd_ray.features.stream import WINDOW, Part, StreamedBatches
 
 OBJECT_STORE_SHARE = 0.8  # of its memory may be features; the rest is for what trials send each other
@@ -194,7 +194,7 @@ def _identities(storage: Storage, shards: Sequence[tuple[str, Shard]]) -> list[p
             with storage.open(name) as file:
                 return pq.read_table(file, columns=list(CLIP_FIELDS), use_threads=False)
         except (OSError, pa.ArrowException) as error:
-            raise AsdRayError(f"{storage.url(name)}: cannot be read ({error}); build the features again.") from None
+            raise AsdRayError(f"{storage.url(name)}: cannot be read ({error}); {REMEDY}") from None
 
     with ThreadPoolExecutor(16) as pool:
         return list(pool.map(read, (shard for _, shard in shards)))

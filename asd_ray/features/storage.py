@@ -15,7 +15,7 @@ from pyarrow import fs
 from asd_ray.errors import AsdRayError
 from asd_ray.files import write_atomically
 
-DEAD_SECONDS = 60  # a half-written file that nobody has touched for so long belongs to a build that was killed
+DEAD_SECONDS = 600  # a half-written file that nobody has touched for so long belongs to a build that was killed
 
 
 class Storage:

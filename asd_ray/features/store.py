@@ -37,6 +37,7 @@ from asd_ray.features.storage import Storage
 FORMAT = 2
 Place = str | Path | Storage
 COLUMNS = {"log_mel": np.dtype(np.float16), "waveform": np.dtype(np.int16)}
+REMEDY = "run the same command again, which makes it anew."
 SHARD_NAME = re.compile(r"(?P<column>[a-z_]+)-[a-z]+-\d{5}-[0-9a-f]{16}-(?P<crc>[0-9a-f]{8})\.parquet")
 CLIP_COLUMNS = {
     name: pa.int64() if name in ("sample_rate", "frames", "channels") else pa.string() for name in CLIP_FIELDS
@@ -169,9 +170,9 @@ def _sound(store: Storage, name: str) -> pa.Buffer:
     try:
         content = store.read(name)
     except FileNotFoundError:
-        raise DamagedShard(f"{store.url(name)}: this shard is gone; build the features again.") from None
+        raise DamagedShard(f"{store.url(name)}: this shard is gone; {REMEDY}") from None
     if known is None or zlib.crc32(content) != int(known["crc"], 16):
-        raise DamagedShard(f"{store.url(name)}: this shard is damaged, its checksum differs; build the features again.")
+        raise DamagedShard(f"{store.url(name)}: this shard is damaged (its checksum differs); {REMEDY}")
     return content
 
 

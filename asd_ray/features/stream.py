@@ -37,9 +37,9 @@ class StreamedBatches:
     """Clips read from shards; the same clips and values as cached ones, in another random order.
 
     While an epoch runs, one thread reads the next shard. At most ``window`` + 1 shards are in memory, whatever the size
-    of the data set (the newest twice while its file is taken apart): with the default 8 and shards of 100 clips of 10 s
-    at 16 kHz, 80 MB of Log-Mel or 400 MB with waveforms, per worker. No Ray is involved: a training worker that waited
-    for a Ray task would wait for ever where workers have taken all cores.
+    of the data set (the newest twice while its file is taken apart), beside the identities of all clips: with the
+    default 8 and shards of 100 clips of 10 s at 16 kHz, 80 MB of Log-Mel or 400 MB with waveforms, per worker. No Ray is
+    involved: a training worker that waited for a Ray task would wait for ever where workers have taken all cores.
 
     Args:
         parts: the worker's share of the store, in the store's order.
@@ -66,29 +66,34 @@ class StreamedBatches:
         return self._batches(walk[: len(walk) // batch_size * batch_size], batch_size)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        walk = [(number, row) for number, part in enumerate(self.parts) for row in range(len(part.rows))]
+        lengths = [len(part.rows) for part in self.parts]
+        rows = [np.arange(length) for length in lengths]
+        walk = np.stack(
+            [np.repeat(np.arange(len(lengths)), lengths), np.concatenate([*rows, np.empty(0, np.int64)])], axis=1
+        )
         return self._batches(walk, batch_size)
 
     def where(self, keep: np.ndarray) -> StreamedBatches:
         parts = []
-        for part, kept in zip(self.parts, np.split(np.asarray(keep, dtype=bool), self.starts[1:-1]), strict=True):
-            if kept.any():
-                parts.append(replace(part, rows=part.rows[kept]))
+        for part, start in zip(self.parts, self.starts.tolist(), strict=False):
+            rows = part.rows[keep[start : start + len(part.rows)]]
+            if len(rows):
+                parts.append(replace(part, rows=rows))
         clips = [clip for clip, kept in zip(self.clips, keep, strict=True) if kept]
         return StreamedBatches(parts, clips, self.classes, self.window, self.pin)
 
-    def _batches(self, walk: Sequence[tuple[int, int]], batch_size: int) -> Iterator[Batch]:
+    def _batches(self, walk: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """Batches along a walk of (part, position in its rows), each part in memory from its first row to its last."""
-        left: dict[int, int] = {}  # parts in the order of their first rows, and how many rows of them are to come
-        for number, _ in walk:
-            left[number] = left.get(number, 0) + 1
+        numbers, firsts, counts = np.unique(walk[:, 0], return_index=True, return_counts=True)
+        order = np.argsort(firsts)
+        left = dict(zip(numbers[order].tolist(), counts[order].tolist(), strict=True))  # rows to come, by part
         held: dict[int, Mapping[str, np.ndarray]] = {}
         with _Ahead([self.parts[number].load for number in left]) as ahead:
             for start in range(0, len(walk), batch_size):
                 chosen = walk[start : start + batch_size]
                 inputs: dict[str, Tensor] = {}
                 targets: dict[str, np.ndarray] = {}
-                for position, (number, row) in enumerate(chosen):
+                for position, (number, row) in enumerate(chosen.tolist()):
                     if number not in held:
                         held[number] = ahead.next()
                     for name, column in held[number].items():
@@ -99,8 +104,7 @@ class StreamedBatches:
                     left[number] -= 1
                     if not left[number]:
                         del held[number]
-                clips = [self.starts[number] + row for number, row in chosen]
-                yield Batch(inputs, self.labels[torch.tensor(clips)])
+                yield Batch(inputs, self.labels[torch.from_numpy(self.starts[chosen[:, 0]] + chosen[:, 1])])
 
 
 class _Ahead:
@@ -129,8 +133,8 @@ class _Ahead:
         return loaded
 
 
-def window_order(lengths: Sequence[int], window: int, *order: object) -> list[tuple[int, int]]:
-    """A random walk (part, row) over parts of the given lengths that depends on ``order`` alone.
+def window_order(lengths: Sequence[int], window: int, *order: object) -> np.ndarray:
+    """A random walk (N, 2) of part and row over parts of the given lengths that depends on ``order`` alone.
 
     The parts are permuted; the rows of each are permuted and cut into W pieces. Step t mixes one piece of each of W
     consecutive parts, among them the first piece of part t and the last of part t - W + 1. So every row comes once, and
@@ -139,9 +143,10 @@ def window_order(lengths: Sequence[int], window: int, *order: object) -> list[tu
     random = generator(*order)
     parts = torch.randperm(len(lengths), generator=random).tolist()
     window = max(1, min(window, len(parts)))
-    steps: list[list[tuple[int, int]]] = [[] for _ in range(len(parts) + window - 1)]
+    steps: list[list[np.ndarray]] = [[] for _ in range(len(parts) + window - 1)]
     for first, part in enumerate(parts):
         rows = torch.randperm(lengths[part], generator=random)
         for step, piece in enumerate(rows.tensor_split(window), first):
-            steps[step] += [(part, row) for row in piece.tolist()]
-    return [step[chosen] for step in steps for chosen in torch.randperm(len(step), generator=random).tolist()]
+            steps[step].append(np.stack([np.full(len(piece), part), piece.numpy()], axis=1))
+    mixed = [np.concatenate(step)[torch.randperm(sum(map(len, step)), generator=random).numpy()] for step in steps]
+    return np.concatenate([*mixed, np.empty((0, 2), np.int64)])

@@ -8,6 +8,8 @@ All metrics are fractions of 1. A metric is undefined, NaN, where normal or anom
 undefined values out and say how many there are (``n_ids`` against ``n_defined``).
 """
 
+from __future__ import annotations
+
 from asd_ray.metrics.areas import auc, pauc
 from asd_ray.metrics.averages import average_2020, average_2022, averages, over_seeds, per_machine
 from asd_ray.metrics.bootstrap import bootstrap, paired_difference, resample

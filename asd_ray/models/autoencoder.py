@@ -18,8 +18,8 @@ class Autoencoder(nn.Sequential):
     """Vectors (N, P F) to themselves: four layers of 128, a bottleneck of 8, four of 128, each with batch norm.
 
     Initial weights and batch norm as Keras has them by default, where the baseline leaves them: Glorot's uniform
-    weights, biases of 0, ε = 1e-3, running statistics of momentum 0.99 (0.01 as torch counts it). In the first
-    1,000 batches n these move faster, by 10 / (10 + n), so that a short training does not score with those of its start.
+    weights, biases of 0, ε = 1e-3, running statistics of momentum 0.99 (0.01 as torch counts it). These move faster, by
+    10 / (10 + n) in batch n of the first 1,000, so that a short training does not score with those of its start.
     """
 
     def __init__(self, size: int, hidden: int = 128, bottleneck: int = 8) -> None:

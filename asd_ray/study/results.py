@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 
 from asd_ray.challenge import write_submission
 from asd_ray.config import StudyConfig
+from asd_ray.files import write_folder_atomically
 from asd_ray.study import report, tables
 from asd_ray.study.folder import StudyFolder, TrialRecord
 
@@ -55,7 +57,7 @@ def write_results(folder: StudyFolder, study: StudyConfig) -> StudyOutcome:
         source = folder.trial(best)
         for name in ("detector", "encoder"):
             if (source / name).is_dir():
-                shutil.copytree(source / name, folder.path / name, dirs_exist_ok=True)
+                write_folder_atomically(folder.path / name, partial(shutil.copytree, source / name, dirs_exist_ok=True))
         scores = tables.read_table(source / "scores.parquet")
         write_submission(folder.path / "submission", scores, study.data.layout)
     report.write_summary(folder.path)

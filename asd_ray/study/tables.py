@@ -158,6 +158,16 @@ def percent(value: Any) -> str:
     return UNDEFINED if pd.isna(value) else f"{100 * value:.2f}"
 
 
+def signed(value: float) -> str:
+    """A difference of fractions in points, with its sign: ``+2.67``, ``−0.40``."""
+    return UNDEFINED if pd.isna(value) else f"{100 * value:+.2f}".replace("-", "−")
+
+
+def interval(low: Any, high: Any) -> str:
+    """The bounds of an interval in percent, ``61.20–74.05``; empty where they are undefined."""
+    return "" if pd.isna(low) or pd.isna(high) else f"{100 * low:.2f}–{100 * high:.2f}"
+
+
 def plain(value: Any, digits: int = 4) -> str:
     """A searched value or count as short text: ``0.0009``, ``4096``, ``linear``; ``–`` where there is none."""
     if value is None or pd.isna(value):

@@ -17,11 +17,11 @@ import torch.distributed as dist
 from asd_ray import scoring
 from asd_ray.config import StudyConfig
 from asd_ray.decisions import decide
-from asd_ray.detector import save_detector
+from asd_ray.detector import data_info, save_detector
 from asd_ray.evaluation import Evaluation, objective
 from asd_ray.features.batches import Batches, class_numbers
 from asd_ray.features.store import Manifest
-from asd_ray.methods.base import DataInfo, Method, Stage
+from asd_ray.methods.base import Method, Stage
 from asd_ray.methods.registry import build
 from asd_ray.models.encoders import Encoder
 from asd_ray.models.published import save_encoder
@@ -72,7 +72,7 @@ def run(
     workers = Workers.of_process_group()
     config = inputs.study.evaluation
     seed_everything(inputs.seed, "build")  # the same initial weights on every worker
-    method = build(inputs.study.method, data_info(inputs, workers.size)).to(device)
+    method = build(inputs.study.method, data_info(inputs.manifest, inputs.classes, workers.size)).to(device)
 
     def embedded(split: str, keep: Callable[[str], bool] | None = None) -> tuple[list[str], scoring.Embedded]:
         batches = clips((split,))
@@ -119,26 +119,11 @@ def run(
     return {"history": history, "scored": scored, "score": kind}
 
 
-def data_info(inputs: RunInputs, workers: int = 1) -> DataInfo:
-    """What a method must know of a study's data."""
-    n_mels, frames = inputs.manifest.shape
-    return DataInfo(
-        n_mels=n_mels,
-        frames=frames,
-        classes=inputs.classes,
-        mean=inputs.manifest.mean,
-        std=inputs.manifest.std,
-        clips=inputs.manifest.counts["train"],
-        workers=workers,
-        extra_clips=inputs.manifest.counts.get("extra", 0),
-        features=inputs.manifest.settings,
-    )
-
-
 def _save_encoder(inputs: RunInputs, stage: Stage) -> None:
     """Keeps what pre-training made, before fine-tuning changes it: to publish, or to start from."""
     if isinstance(stage.pretrained, Encoder):
-        save_encoder(inputs.out / "encoder", stage.pretrained, inputs.study.model_dump(mode="json"), data_info(inputs))
+        info = data_info(inputs.manifest, inputs.classes)
+        save_encoder(inputs.out / "encoder", stage.pretrained, inputs.study.model_dump(mode="json"), info)
 
 
 def _embed(method: Method, clips: Batches, classes: tuple[str, ...]) -> tuple[list[str], scoring.Embedded]:

@@ -90,7 +90,7 @@ def test_a_split_without_clips_has_no_batches(opened: Features) -> None:
 def test_a_shard_that_is_damaged_is_named(opened: Features, tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     name = opened.manifest.shards["test"][0].files["log_mel"]
-    with pytest.raises(AsdRayError, match=r"cannot be read .* build the features again"):
+    with pytest.raises(AsdRayError, match=r"cannot be read .* run the same command again"):
         open_features(storage, opened.manifest, ("log_mel",), "streamed")
     content = bytearray(opened.storage.read(name).to_pybytes())
     content[len(content) // 2] ^= 1

@@ -66,9 +66,9 @@ def numbers(batches: Batches, batch_size: int, *order: object) -> list[int]:
 def test_a_walk_has_every_row_once_and_never_needs_more_than_the_window(
     lengths: list[int], window: int, seed: int
 ) -> None:
-    walk = window_order(lengths, window, seed)
+    walk = [tuple(step) for step in window_order(lengths, window, seed).tolist()]
     assert sorted(walk) == [(part, row) for part, length in enumerate(lengths) for row in range(length)]
-    assert walk == window_order(lengths, window, seed)
+    assert walk == [tuple(step) for step in window_order(lengths, window, seed).tolist()]
     first, last = {}, {}
     for position, (part, _) in enumerate(walk):
         first.setdefault(part, position)
@@ -80,9 +80,9 @@ def test_a_walk_has_every_row_once_and_never_needs_more_than_the_window(
 def test_a_walk_mixes_shards_and_differs_between_epochs() -> None:
     lengths = [100] * 20
     walk = window_order(lengths, 8, 0, 1)
-    assert walk != window_order(lengths, 8, 0, 2)
+    assert not np.array_equal(walk, window_order(lengths, 8, 0, 2))
     for start in range(800, 1200, 64):
-        assert len({part for part, _ in walk[start : start + 64]}) >= 8
+        assert len(set(walk[start : start + 64, 0].tolist())) >= 8
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 10])
@@ -140,4 +140,5 @@ def test_a_mask_keeps_what_it_says_and_reads_only_the_shards_of_it() -> None:
     assert [clip.path for clip in kept.clips] == ["0.wav", "3.wav", "7.wav", f"{COUNT - 1}.wav"]
     assert disk.reads == 3
     assert sorted(numbers(kept, 2, 1)) == [0, 3, 7, COUNT - 1]
-    assert numbers(disk.batches().where(np.zeros(COUNT, dtype=bool)), 2) == []
+    nothing = disk.batches().where(np.zeros(COUNT, dtype=bool))
+    assert numbers(nothing.where(np.zeros(0, dtype=bool)), 2) == numbers(nothing, 2, 1) == []

@@ -171,16 +171,26 @@ def test_studies_with_other_machines_share_a_store(root: Path, tmp_path: Path) -
 
 
 def test_a_clip_that_breaks_while_decoding_is_named_or_left_out(root: Path, tmp_path: Path) -> None:
-    clips = layouts.scan(root, "dcase2020")
+    clips, store = layouts.scan(root, "dcase2020"), tmp_path / "store"
     bad = next(clip for clip in clips if clip.split == "train")
-    (root / bad.path).write_bytes(b"RIFF")
+    whole = (root / bad.path).read_bytes()
+
+    def write(content: bytes) -> None:
+        (root / bad.path).write_bytes(content)
+        os.utime(root / bad.path, (1, 1))
+
+    write(b"RIFF" + bytes(len(whole) - 4))
     with pytest.raises(AsdRayError, match=bad.path):
-        build(clips, root, tmp_path / "store", FEATURES)
-    manifest = build(clips, root, tmp_path / "store", FEATURES, skip_bad=True).manifest
+        build(clips, root, store, FEATURES)
+    manifest = build(clips, root, store, FEATURES, skip_bad=True).manifest
     assert manifest.skipped == [bad.path]
     assert manifest.counts["train"] == 149
     with pytest.raises(AsdRayError, match=bad.path):  # what was left out then is not left out silently now
-        build(clips, root, tmp_path / "store", FEATURES)
+        build(clips, root, store, FEATURES)
+    write(whole)  # as a disk that could not be read for a moment: same size, same time
+    repaired = build(clips, root, store, FEATURES)
+    assert (repaired.decoded, repaired.written, repaired.manifest.counts["train"]) == (1, 1, 150)
+    assert len(list(store.glob("*.parquet"))) == 3
 
 
 def test_killed_at_any_moment_the_same_command_ends_in_the_same_bytes(

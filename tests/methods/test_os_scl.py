@@ -4,12 +4,14 @@ import copy
 import math
 from collections.abc import Iterator
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as nnf
+import yaml
 from os_scl_parts import CLASSES, clips, count, method, optimiser_of, stage_of, step
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -263,3 +265,37 @@ def test_without_margin_own_score_is_classification() -> None:
         scores = built.own_score(z, [CLASSES[label] for label in labels])
     expected = -logits.double().log_softmax(dim=1).gather(1, labels[:, None])[:, 0]
     torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)
+
+
+# Study files
+
+COMPARATORS = Path(__file__).parents[2] / "studies" / "comparators"
+CHANGED = {
+    "os_scl": {},
+    "os_scl_mel": {"inputs": ("mel",)},
+    "os_scl_without_tfgram": {"inputs": ("mel", "tgram")},
+    "os_scl_without_tgram": {"inputs": ("mel", "tfgram")},
+    "os_scl_without_mixup": {"mixup": 0},
+    "os_scl_without_contrast": {"contrast": 0},
+    "os_scl_without_perturbation": {"perturbation": "none"},
+    "os_scl_without_ema": {"ema": 0},
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_every_ablation_takes_out_its_one_part(name: str) -> None:
+    document = yaml.safe_load((COMPARATORS / f"{name}.yaml").read_text(encoding="utf-8"))
+    config = OsSclConfig.model_validate(document["method"])
+    default = OsSclConfig(precision="fp32")
+    settings, defaults = ({**c.model_dump(exclude={"train"}), **c.train.model_dump()} for c in (config, default))
+    assert {key: value for key, value in settings.items() if value != defaults[key]} == CHANGED[name]
+    assert (document["name"], document["features"]["preset"]) == (name, "os_scl")
+
+
+@pytest.mark.parametrize(("name", "mixup", "batch_size"), [("stgram_mfn", 0, 128), ("noisy_arcmix", 0.5, 64)])
+def test_comparators_are_angular_margins_alone(name: str, mixup: float, batch_size: int) -> None:
+    document = yaml.safe_load((COMPARATORS / f"{name}.yaml").read_text(encoding="utf-8"))
+    config = OsSclConfig.model_validate(document["method"])
+    assert (config.inputs, config.margin, config.scale, config.perturbation) == (("mel", "tgram"), 0.7, 30, "none")
+    assert (config.train.mixup, config.train.contrast, config.train.ema) == (mixup, 0, 0)
+    assert (config.train.lr, config.train.lr_min, config.train.batch_size) == (1e-4, 1e-5, batch_size)

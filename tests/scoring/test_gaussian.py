@@ -141,6 +141,15 @@ def test_many_dimensions_are_reduced_first() -> None:
     assert np.corrcoef(*ranks)[0, 1] > 0.8  # the axes of a diagonal covariance turn, the order hardly
 
 
+def test_classes_of_copies_have_no_covariance_but_plain_distances() -> None:
+    rng = np.random.default_rng(6)
+    label = np.repeat([0, 1, 2], 21)
+    embedding = (10 + rng.normal(size=(3, 30))).astype(np.float32)[label]
+    shared = SharedGaussian.fit(embedding, label)
+    np.testing.assert_allclose(shared.mahalanobis(embedding, label), 0, atol=1e-9)
+    np.testing.assert_allclose(shared.mahalanobis(embedding + np.float32(1), label), math.sqrt(30), rtol=1e-6)
+
+
 @pytest.mark.parametrize("dim", [1, 2, 8, 300])
 @pytest.mark.parametrize("kind", ["zeros", "constant", "duplicates", "single", "pair", "dead", "huge", "tiny", "alone"])
 def test_degenerate_training_clips_give_finite_scores(dim, kind) -> None:

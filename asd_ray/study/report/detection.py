@@ -115,4 +115,3 @@ def standardised(clips: pd.DataFrame) -> Floats:
 def machines_of(runs: Sequence[pd.DataFrame]) -> list[str]:
     """Machines with clips, by name."""
     return sorted(set(runs[0]["machine"])) if runs else []
-

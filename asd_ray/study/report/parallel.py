@@ -35,12 +35,18 @@ def parallel_coordinates(trials: pd.DataFrame, keys: Mapping[str, str], space: S
     places = np.linspace(LEFT, WIDTH - RIGHT, len(heights))
     lines = []
     for number, (_, row) in enumerate(complete.iterrows()):
-        points = [(x, _y(height[number])) for x, height in zip(places, heights, strict=True) if np.isfinite(height[number])]
+        points = [
+            (x, _y(height[number])) for x, height in zip(places, heights, strict=True) if np.isfinite(height[number])
+        ]
         path = " ".join(f"{x:.0f},{y:.1f}" for x, y in points)
         text = [f"{name} {plain(row[key])}" for key, name in keys.items()]
         title = escape(f"trial {row['trial']}: objective {percent(row['objective'])}, {', '.join(text)}")
-        kind = ' class="best"' if row["trial"] == best else f' style="opacity:{0.12 + 0.55 * (number + 1) / len(complete):.2f}"'
-        line = f"<polyline{kind} points=\"{path}\"><title>{title}</title></polyline>"
+        kind = (
+            ' class="best"'
+            if row["trial"] == best
+            else f' style="opacity:{0.12 + 0.55 * (number + 1) / len(complete):.2f}"'
+        )
+        line = f'<polyline{kind} points="{path}"><title>{title}</title></polyline>'
         lines.append((row["trial"] == best, line))
     body = [line for _, line in sorted(lines, key=lambda pair: pair[0])]
     axes = [_axis(x, name, scale) for x, name, scale in zip(places, keys.values(), scales.values(), strict=False)]

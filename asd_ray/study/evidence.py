@@ -1,0 +1,115 @@
+"""What a study's scored clips say of its best trial, its default and the baselines, with how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from asd_ray import metrics
+from asd_ray.study.estimates import OVERALL, Estimate, difference, estimate
+from asd_ray.study.scored import Runs, baseline_runs, kinds, on_split, trial_runs
+from asd_ray.study.tables import signed
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Scored clips and what they are worth. Everything is empty where the study folder has no scores of its best trial.
+
+    Attributes:
+        systems: ``best``, ``default`` and the baselines that there are scores of -> their clips of the holdout split.
+        estimates: the same -> :class:`asd_ray.study.estimates.Estimate` on the holdout split.
+        gain: :func:`asd_ray.study.estimates.difference` of best and default; None where one is missing or they are one.
+        kinds: :func:`kind_table` of the best trial.
+    """
+
+    systems: dict[str, Runs]
+    estimates: dict[str, Estimate]
+    gain: pd.DataFrame | None
+    kinds: pd.DataFrame
+
+    def gain_in_words(self) -> str:
+        """The difference of best and default, and whether it is one; empty where there is nothing to compare."""
+        if self.gain is None:
+            return ""
+        return in_words(self.gain, "the best trial", "the default", self.estimates["best"].n_seeds)
+
+
+def gather(study_dir: Path, best: int | None, default: int, max_fpr: float) -> Evidence:
+    """Reads the scores in a study folder.
+
+    Raises:
+        AsdRayError: a file of scores is damaged, or two of them are not of the same clips.
+    """
+    runs = trial_runs(study_dir, best) if best is not None else []
+    if not runs:
+        return Evidence({}, {}, None, pd.DataFrame())
+    systems = {"best": runs, "default": runs if best == default else trial_runs(study_dir, default)}
+    systems = on_split({name: runs for name, runs in (systems | baseline_runs(study_dir)).items() if runs}, "holdout")
+    judged = {name: runs for name, runs in systems.items() if len(runs[0])}
+    estimates = {
+        name: estimate(runs, max_fpr) for name, runs in judged.items() if not (name == "default" and best == default)
+    }
+    if best == default and "best" in estimates:
+        estimates["default"] = estimates["best"]
+    both = best != default and {"best", "default"} <= estimates.keys()
+    gain = difference(estimates["best"], estimates["default"]) if both else None
+    return Evidence(systems, estimates, gain, kind_table(runs, max_fpr))
+
+
+def kind_table(runs: Sequence[pd.DataFrame], max_fpr: float) -> pd.DataFrame:
+    """Every kind of score of a trial side by side: ``select_auc, select_pauc, holdout_auc, holdout_pauc`` by kind.
+
+    The data's official averages, the mean over the runs (seeds).
+    """
+    rows = {}
+    for kind in kinds(runs):
+        of_runs = [
+            metrics.averages(metrics.per_id(run.assign(score=run[kind]), max_fpr)).set_index("split") for run in runs
+        ]
+        mean = pd.concat(of_runs)[["auc", "pauc"]].groupby(level="split").mean().reindex(list(metrics.SPLITS))
+        rows[kind] = {f"{split}_{metric}": mean.loc[split, metric] for split in metrics.SPLITS for metric in mean}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def in_words(gain: pd.DataFrame, first: str, second: str, seeds: int) -> str:
+    """A paired difference on the holdout split in one or two sentences, and whether it is within chance.
+
+    Args:
+        gain: :func:`asd_ray.study.estimates.difference` of the two.
+        first, second: what they are called in a sentence.
+        seeds: of each, if both have the same number.
+    """
+    row = gain.loc[OVERALL]
+    if row[["auc", "auc_low", "auc_high"]].isna().any():
+        return ""
+    parts = []
+    for metric, name in (("auc", "AUC"), ("pauc", "pAUC")):
+        interval = f"{signed(row[f'{metric}_low'])} to {signed(row[f'{metric}_high'])}"
+        parts.append(f"{signed(row[metric])} points of {name} (95 % interval over clips {interval})")
+    sentence = f"On the holdout split {first} against {second}: {' and '.join(parts)}"
+    inside = {
+        name: row[f"{metric}_low"] <= 0 <= row[f"{metric}_high"] for metric, name in (("auc", "AUC"), ("pauc", "pAUC"))
+    }
+    if all(inside.values()):
+        verdict = "the difference is within chance"
+    elif any(inside.values()):
+        [chance] = [name for name, within in inside.items() if within]
+        [real] = [name for name, within in inside.items() if not within]
+        verdict = f"the difference in {chance} is within chance, that in {real} is more than other clips would explain"
+    else:
+        verdict = "the difference is more than other clips would explain"
+    if pd.isna(row["auc_wins"]):
+        spread = (
+            " Another training seed may change it by more: there is no pair of seeds to tell."
+            if not all(inside.values())
+            else ""
+        )
+    else:
+        spread = (
+            f" Over {seeds} pairs of seeds the difference in AUC has a standard deviation of {100 * row['auc_sd']:.2f} "
+            f"points; {first} is higher in {int(row['auc_wins'])} of them."
+        )
+    return f"{sentence}: {verdict}.{spread}"

@@ -1,0 +1,204 @@
+"""The holdout clips that a trial gets most wrong, their spectrograms from the feature store, and AUC by kind of fault.
+
+Legend: F mel bands, T frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from asd_ray import metrics
+from asd_ray.config import FeatureConfig
+from asd_ray.errors import AsdRayError
+from asd_ray.features.storage import Storage
+from asd_ray.features.store import COLUMNS, Manifest, joined, read_manifest, read_shard, views
+from asd_ray.metrics.rows import is_anomaly
+from asd_ray.study.report.detection import standardised
+from asd_ray.study.report.svg import svg
+from asd_ray.study.scored import Runs
+
+MOST = 4
+"""Clips that are shown of each kind."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A clip on the wrong side.
+
+    Attributes:
+        path, machine, id, label: of the clip.
+        beyond: share of the clips of the other label, of the same ID, on whose wrong side it is.
+        z: its score in standard deviations of the ID's normal clips.
+        fault: kind of the fault, where known.
+    """
+
+    path: str
+    machine: str
+    id: str
+    label: str
+    beyond: float
+    z: float
+    fault: str = ""
+
+    @property
+    def text(self) -> str:
+        others = "anomalous" if self.label == "normal" else "normal"
+        than = "above" if self.label == "normal" else "below"
+        kind = f" ({self.fault.replace('_', ' ')})" if self.fault else ""
+        return (
+            f"{self.machine} {self.id}, {'anomaly' if self.label == 'anomaly' else 'normal'}{kind}: scored {than} "
+            f"{self.beyond:.0%} of the {others} clips; {self.z:+.1f} standard deviations".replace("-", "−")
+        )
+
+
+def worst(clips: pd.DataFrame, label: str, faults: Mapping[str, Any], most: int = MOST) -> list[Mistake]:
+    """The worst false alarms (``normal``) or misses (``anomaly``), at most one per ID.
+
+    Scores of different IDs are not comparable. What a clip costs its ID's AUC is the share of the other label's clips
+    that it is on the wrong side of (ties count half), so that orders them; equal ones the standardised score.
+    """
+    z = standardised(clips)
+    found = []
+    for (machine, machine_id), members in clips.assign(z=z).groupby(["machine", "id"]):
+        anomalous = is_anomaly(members)
+        own = members[anomalous == (label == "anomaly")]
+        other = np.sort(members.loc[anomalous != (label == "anomaly"), "score"].to_numpy(np.float64))
+        if len(own) == 0 or len(other) == 0:
+            continue
+        score = own["score"].to_numpy(np.float64)
+        below = (np.searchsorted(other, score, "left") + np.searchsorted(other, score, "right")) / 2 / len(other)
+        sign = 1 if label == "normal" else -1
+        beyond = below if label == "normal" else 1 - below
+        order = np.lexsort((own["path"].to_numpy(), -sign * own["score"].to_numpy(), -beyond))
+        first = own.iloc[order[0]]
+        kind = faults[first["path"]].kind if first["path"] in faults else ""
+        share = float(beyond[order[0]])
+        found.append(Mistake(first["path"], machine, machine_id, label, share, float(first["z"]), kind))
+    wrong = [mistake for mistake in found if mistake.beyond > 0]
+    return sorted(wrong, key=lambda mistake: (-mistake.beyond, mistake.path))[:most]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Spectrograms by path as SVG, or why there are none."""
+
+    images: dict[str, str]
+    missing: str = ""
+
+
+def spectrograms(study_dir: Path, study: Mapping[str, Any], paths: Sequence[str]) -> Pictures:
+    """Spectrograms of test clips from the study's feature store, all with the same colours, if it is on this machine."""
+    place = (study.get("features") or {}).get("store")
+    storage = Storage(place or study_dir / "features")
+    if not storage.local:
+        return Pictures(
+            {}, f"Spectrograms are left out: the features are at {storage}, and only a local store is read."
+        )
+    try:
+        manifest = read_manifest(storage)
+        if manifest is None:
+            return Pictures({}, f"Spectrograms are left out: there is no feature store at {storage}.")
+        images = _log_mel(storage, manifest, paths)
+    except AsdRayError as error:
+        return Pictures({}, f"Spectrograms are left out: {error}")
+    gone = [path for path in paths if path not in images]
+    if gone:
+        return Pictures({}, f"Spectrograms are left out: the feature store at {storage} does not hold {gone[0]}.")
+    own = {name: manifest.settings[name] for name in FeatureConfig.model_fields if name in manifest.settings}
+    features = FeatureConfig.model_validate(own)
+    low, high = np.percentile(np.stack(list(images.values())), [1, 99.9]) if images else (0.0, 1.0)
+    drawn = {path: _spectrogram(path, image, features, (float(low), float(high))) for path, image in images.items()}
+    return Pictures(drawn)
+
+
+def _log_mel(storage: Storage, manifest: Manifest, paths: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+    """(F, T) of clips of the test split; reads the paths of all shards and the features of those that are needed."""
+    wanted, found = set(paths), {}
+    for shard in manifest.shards.get("test", []):
+        name = shard.files["log_mel"]
+        try:
+            with storage.open(name) as file:
+                here = pq.read_table(file, columns=["path"], use_threads=False)["path"].to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            raise AsdRayError(f"{storage.url(name)} cannot be read ({' '.join(str(error).split())}).") from None
+        places = [(row, path) for row, path in enumerate(here) if path in wanted]
+        if places:
+            table = read_shard(storage, name, ["log_mel"])
+            values = joined(views(table, "log_mel", COLUMNS["log_mel"], manifest.shape))
+            found.update({path: values[row].astype(np.float32) for row, path in places})
+    return found
+
+
+def _spectrogram(path: str, image: NDArray[np.float32], features: FeatureConfig, colours: tuple[float, float]) -> str:
+    from asd_ray.features.pictures import TICKS  # they import torch: 1 s that a report without these pictures saves
+    from asd_ray.features.spectra import mel_position
+
+    bands, frames = image.shape
+
+    def draw(axes: Axes) -> None:
+        seconds = frames * features.hop_length / features.sample_rate
+        extent = (0.0, seconds, -0.5, bands - 0.5)
+        low, high = colours
+        axes.imshow(
+            image, origin="lower", aspect="auto", cmap="magma", vmin=low, vmax=high, extent=extent, interpolation="none"
+        )
+        marks = [(place, hertz) for place, hertz in zip(mel_position(TICKS, features), TICKS, strict=True)]
+        marks = [(place, hertz) for place, hertz in marks if 500 <= hertz and place <= bands]
+        axes.set_yticks([place for place, _ in marks], [f"{hertz / 1000:g}" for _, hertz in marks])
+        axes.set(xlabel="time (s)", ylabel="kHz", ylim=(-0.5, bands - 0.5))
+        axes.grid(visible=False)
+
+    return svg(f"spectrogram of {path}", draw, (420, 190), left=44)
+
+
+# --- Faults ----------------------------------------------------------------------------------------------------------
+
+
+def data_faults(study_dir: Path, study: Mapping[str, Any]) -> dict[str, Any]:
+    """Path -> :class:`asd_ray.features.bands.Fault`, from the data set's ``faults.csv``; none where it is not at hand."""
+    root = (study.get("data") or {}).get("root")
+    folder = Path(root).expanduser() if root else study_dir / "data"
+    if not (folder / "faults.csv").is_file():
+        return {}
+    from asd_ray.features.bands import read_faults  # imports torch
+
+    return dict(read_faults(folder))
+
+
+def fault_table(systems: Mapping[str, Runs], faults: Mapping[str, Any], max_fpr: float) -> pd.DataFrame:
+    """AUC of the systems by machine and kind of fault, and by machine and band: all normal clips against that kind.
+
+    Args:
+        systems: scored clips of one split; means are over seeds, and over IDs by the rule of the data.
+        faults: path -> kind and band.
+        max_fpr: p of pAUC, which is not shown.
+
+    Returns:
+        ``machine, what`` (``fault`` or ``band``), ``name, n_anomaly``, and a column per system; NaN where undefined.
+    """
+    rows = []
+    for what, pick in (("fault", lambda fault: fault.kind), ("band", lambda fault: fault.band)):
+        names = {path: pick(fault) for path, fault in faults.items() if pick(fault)}
+        for system, runs in systems.items():
+            for run in runs:
+                told = run["path"].map(names)
+                for machine, clips in run.groupby("machine"):
+                    for name in sorted(set(told[clips.index].dropna())):
+                        chosen = clips[~is_anomaly(clips) | (told[clips.index] == name).to_numpy()]
+                        mean = metrics.per_machine(metrics.per_id(chosen, max_fpr)).iloc[0]
+                        n = int(is_anomaly(chosen).sum())
+                        rows.append((what, machine, name, n, system, mean["auc"]))
+    table = pd.DataFrame(rows, columns=["what", "machine", "name", "n_anomaly", "system", "auc"])
+    index = ["what", "machine", "name", "n_anomaly"]
+    wide = table.pivot_table("auc", index, "system", aggfunc="mean", sort=False, dropna=False) if rows else table
+    return wide.reset_index().dropna(how="all", subset=[*systems]) if rows else table

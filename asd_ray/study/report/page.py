@@ -1,0 +1,147 @@
+"""``report.html``: one file without a network, for people who will not open a terminal."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from asd_ray import __version__
+from asd_ray.files import write_text
+from asd_ray.study import notes
+from asd_ray.study.findings import DEFAULT, LABELS, Findings
+from asd_ray.study.importance import Importance, importance
+from asd_ray.study.live import format_seconds
+from asd_ray.study.report import curves, detection, mistakes, parallel, results, search
+from asd_ray.study.report.summary import latex, markdown
+from asd_ray.study.tables import (
+    SYSTEMS,
+    interval,
+    percent,
+    plain,
+    signed,
+    top_systems,
+    with_clips,
+    without_clips,
+)
+
+MOST_CONTOURS = 3  # the pairs of the three most important keys
+
+
+def write_report(study_dir: Path, findings: Findings | None = None) -> Path:
+    """Writes ``report.html``, one file that needs no network. Returns its path.
+
+    Args:
+        study_dir: the study folder.
+        findings: what was read from it already.
+
+    Raises:
+        AsdRayError: as :meth:`Findings.read`.
+    """
+    findings = findings or Findings.read(study_dir)
+    tables = results.to_paste(findings)
+    page = template("report.html.j2").render(
+        findings=findings,
+        notes=notes,
+        results=results,
+        systems={name: LABELS[name] for name in SYSTEMS},
+        environment_text=json.dumps(findings.environment, indent=2, ensure_ascii=False),
+        version=__version__,
+        default_trial=DEFAULT,
+        to_paste={"Markdown": markdown(tables), "LaTeX": latex(findings.name, tables)},
+        most_lines=curves.MOST_LINES,
+        **_search(findings),
+        **_detection(findings),
+        **_mistakes(findings),
+    )
+    path = study_dir / "report.html"
+    write_text(path, page)
+    return path
+
+
+def template(name: str) -> Any:
+    """A template of this folder, with the filters that all of them use."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters.update(percent=percent, plain=plain, seconds=format_seconds, signed=signed)
+    environment.globals.update(
+        with_clips=with_clips, without_clips=without_clips, top_systems=top_systems, bounds=_bounds
+    )
+    return environment.get_template(name)
+
+
+def _bounds(findings: Findings, system: str, row: pd.Series, metric: str) -> str:
+    """The interval of a system's value in a row of the table of machines, empty where there is none."""
+    estimates = findings.evidence.estimates
+    key = (row["machine"], row["id"], row["domain"])
+    if system not in estimates or key not in estimates[system].table.index:
+        return ""
+    found = estimates[system].table.loc[key]
+    return interval(found[f"{metric}_low"], found[f"{metric}_high"])
+
+
+def _search(findings: Findings) -> dict[str, Any]:
+    """Figures of the search and of training."""
+    trials, best = findings.trials, findings.best
+    space = (findings.study.get("search") or {}).get("space") or {}
+    figures: dict[str, Any] = {"objective": "", "slices": [], "contours": [], "parallel": "", "bars": ""}
+    figures["importance"] = Importance({})
+    figures["curves"] = {
+        stage: {group: [Markup(figure) for figure in members] for group, members in groups.items()}
+        for stage, groups in curves.learning_curves(findings.history, trials, best).items()
+    }
+    if trials.empty or trials["objective"].isna().all():
+        return figures
+    figures["objective"] = Markup(search.objective_over_trials(trials, best))
+    keys = [key for key in findings.keys if trials[key].notna().any()]
+    figures["slices"] = [Markup(search.slice_of(trials, key, space, best)) for key in keys]
+    figures["importance"] = found = importance(trials, keys, space)
+    if found.shares:
+        figures["bars"] = Markup(search.importance_bars(found.shares, findings.keys))
+    if len(findings.complete) > 1 and keys:
+        short = {key: findings.keys[key] for key in keys}
+        figures["parallel"] = Markup(parallel.parallel_coordinates(trials, short, space, best))
+    if len(findings.complete) > 3:
+        pairs = list(combinations((found.keys or keys)[:3], 2))[:MOST_CONTOURS]
+        figures["contours"] = [Markup(search.contour(trials, pair, space, best)) for pair in pairs]
+    return figures
+
+
+def _detection(findings: Findings) -> dict[str, Any]:
+    """Figures of what the best trial, the default and the baselines detect on the holdout split."""
+    evidence = findings.evidence
+    figures: dict[str, Any] = {"machines": "", "rocs": [], "histograms": []}
+    if len(with_clips(findings.machines, "holdout")):
+        figures["machines"] = Markup(detection.machine_means(findings.machines, evidence.estimates, LABELS))
+    for machine in detection.machines_of(evidence.systems.get("best", ())):
+        figures["rocs"].append(detection.roc(machine, evidence.systems, LABELS))
+        figures["histograms"].append(detection.histogram(machine, evidence.systems["best"][0]))
+    for name in ("rocs", "histograms"):
+        figures[name] = [Markup(figure) for figure in figures[name] if figure]
+    return figures
+
+
+def _mistakes(findings: Findings) -> dict[str, Any]:
+    """The clips that the best trial gets most wrong, and AUC by fault."""
+    shown: dict[str, Any] = {"false_alarms": [], "misses": [], "pictures": mistakes.Pictures({}), "faults": []}
+    systems = findings.evidence.systems
+    if not systems or systems["best"][0].empty:
+        return shown
+    faults = mistakes.data_faults(findings.folder, findings.study)
+    clips = systems["best"][0]
+    shown["false_alarms"], shown["misses"] = (mistakes.worst(clips, label, faults) for label in ("normal", "anomaly"))
+    both = [mistake.path for mistake in (*shown["false_alarms"], *shown["misses"])]
+    if both:
+        found = mistakes.spectrograms(findings.folder, findings.study, both)
+        shown["pictures"] = mistakes.Pictures({path: Markup(image) for path, image in found.images.items()}, found.missing)
+    if faults:
+        table = mistakes.fault_table(systems, faults, findings.max_fpr)
+        shown["faults"] = table.replace({np.nan: None}).to_dict("records")
+    return shown
