@@ -129,7 +129,8 @@ def _save_encoder(inputs: RunInputs, stage: Stage) -> None:
 def _embed(method: Method, clips: Batches, classes: tuple[str, ...]) -> tuple[list[str], scoring.Embedded]:
     embedding, logits = embed(method, clips)
     labels = class_numbers(clips.clips, classes).numpy()
-    return [clip.path for clip in clips.clips], scoring.Embedded(embedding.numpy(), logits.numpy(), labels)
+    domains = scoring.domain_codes([clip.domain for clip in clips.clips])
+    return [clip.path for clip in clips.clips], scoring.Embedded(embedding.numpy(), logits.numpy(), labels, domains)
 
 
 def _gathered(part: tuple[list[str], scoring.Embedded], workers: Workers) -> tuple[list[str], scoring.Embedded]:
@@ -145,6 +146,6 @@ def _gathered(part: tuple[list[str], scoring.Embedded], workers: Workers) -> tup
     filled = [embedded for names, embedded in parts if names] or [part[1]]
     joined = [
         np.concatenate([getattr(embedded, name) for embedded in filled])[order]
-        for name in ("embedding", "logits", "label")
+        for name in ("embedding", "logits", "label", "domain")
     ]
     return [paths[position] for position in order], scoring.Embedded(*joined)
