@@ -75,6 +75,9 @@ def build(
     else:
         shards = sum(map(len, manifest.shards.values()))
         typer.echo(f"{sum(manifest.counts.values())} clips in {shards} shards in {out}, hash {manifest.hash}")
+        typer.echo(f"recordings read: {built.decoded}, features taken from older shards: {built.reused}")
+        for name in built.damaged:
+            typer.echo(f"was damaged and is made again: {name}")
         for path in manifest.skipped:
             typer.echo(f"left out, cannot be read: {path}")
 

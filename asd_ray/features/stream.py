@@ -38,8 +38,8 @@ class StreamedBatches:
 
     While an epoch runs, one thread reads the next shard. At most ``window`` + 1 shards are in memory, whatever the size
     of the data set (the newest twice while its file is taken apart), beside the identities of all clips: with the
-    default 8 and shards of 100 clips of 10 s at 16 kHz, 80 MB of Log-Mel or 400 MB with waveforms, per worker. No Ray is
-    involved: a training worker that waited for a Ray task would wait for ever where workers have taken all cores.
+    default 8 and shards of 100 clips of 10 s at 16 kHz, 80 MB of Log-Mel or 400 MB with waveforms, per worker. No Ray
+    is involved: a training worker that waited for a Ray task would wait for ever where workers have taken all cores.
 
     Args:
         parts: the worker's share of the store, in the store's order.

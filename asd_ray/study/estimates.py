@@ -1,9 +1,9 @@
 """How sure a system's numbers are: intervals over clips, spread over seeds, and paired differences between systems.
 
 A system is a trial with its repeats, or a baseline. What is estimated is the mean over its seeds of the data's official
-metrics; the interval is a percentile bootstrap over clips, in which every seed sees the same draws of clips, and so does
-every other system, so that differences are paired. It says what other clips of the same machines would change; what
-other seeds would change is the standard deviation beside it.
+metrics. The interval is a percentile bootstrap over clips; every seed sees the same draws of clips, and so does every
+other system, so that differences are paired. It says what other clips of the same machines would change; what other
+seeds would change is the standard deviation beside it.
 """
 
 from __future__ import annotations

@@ -17,14 +17,10 @@ from asd_ray.errors import AsdRayError
 from asd_ray.study.evidence import Evidence, gather
 from asd_ray.study.tables import (
     BASELINE_COLUMNS,
-    BASELINES,
     RESULT_COLUMNS,
-    SYSTEMS,
     TRIAL_COLUMNS,
-    UNDEFINED,
     best_trial,
     machine_table,
-    percent,
     read_table,
     searched_keys,
     trial_table,

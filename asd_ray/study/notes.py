@@ -46,8 +46,8 @@ def warnings(findings: Findings) -> list[str]:
         means = findings.seeds.set_index("trial")["objective_mean"]
         if findings.best in means.index and means.idxmax() != findings.best:
             found.append(
-                f"On the select split the mean over seeds of trial {means.idxmax()} ({percent(means.max())}) is above that "
-                f"of trial {findings.best} ({percent(means[findings.best])}): the choice between them rests on one seed."
+                f"On the select split the mean over seeds of trial {means.idxmax()} ({percent(means.max())}) is above "
+                f"that of trial {findings.best} ({percent(means[findings.best])}): the choice rests on one seed."
             )
     status = dict(zip(findings.trials["trial"], findings.trials["status"], strict=True))
     if status.get(DEFAULT) != "complete":
@@ -111,8 +111,8 @@ def footnotes(findings: Findings) -> list[str]:
             "of other seeds; that is the standard deviation, where there are several seeds."
         )
         notes.append(
-            "mAUC is the mean over machines of the lowest AUC of an ID. Pooled AUC and pAUC put the clips of all IDs of "
-            "a machine into one ROC curve, as some papers report: not the official metric."
+            "mAUC is the mean over machines of the lowest AUC of an ID. Pooled AUC and pAUC put the clips of all IDs "
+            "of a machine into one ROC curve, as some papers report: not the official metric."
         )
     return notes
 
@@ -122,8 +122,8 @@ def score_choice(findings: Findings) -> str:
     asked = findings.study.get("evaluation", {}).get("score", "")
     if asked == "best":
         return (
-            f"Trial {findings.best} is judged by {findings.score}: evaluation.score is best, so every trial takes the kind "
-            "of score with the highest objective on the select split."
+            f"Trial {findings.best} is judged by {findings.score}: evaluation.score is best, so every trial takes the "
+            "kind of score with the highest objective on the select split."
         )
     return (
         f"Trial {findings.best} is judged by {findings.score}, as evaluation.score says. The holdout columns are for "

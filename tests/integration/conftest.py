@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -63,8 +64,9 @@ def head() -> Iterator[Head]:
         processes = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
         process.wait(SECONDS)
-    for left in psutil.wait_procs(processes, timeout=30)[1]:
-        left.kill()
+    for left in processes:  # what has outlived its parent, if anything
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.kill()
     shutil.rmtree(folder, ignore_errors=True)
 
 

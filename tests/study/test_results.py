@@ -9,7 +9,7 @@ import pytest
 from asd_ray.clips import Clip
 from asd_ray.config import FeatureConfig, StudyConfig
 from asd_ray.evaluation import objective
-from asd_ray.features.store import Manifest, settings_of, write_shard
+from asd_ray.features.store import Manifest, Shard, settings_of, write_shard
 from asd_ray.study.baselines import baseline_results
 from asd_ray.study.cluster import concurrency
 from asd_ray.study.folder import StudyFolder, TrialRecord
@@ -81,7 +81,7 @@ def test_baselines_read_the_store(tmp_path: Path) -> None:
     features = FeatureConfig(n_mels=8, seconds=0.064)
     settings = settings_of(features, 0)
     rng = np.random.default_rng(0)
-    names: dict[str, list[str]] = {"train": [], "test": []}
+    shards: dict[str, list[Shard]] = {}
     identity = []
     for split in ("train", "test"):
         clips, values, levels = [], [], []
@@ -94,9 +94,10 @@ def test_baselines_read_the_store(tmp_path: Path) -> None:
                 identity.append(
                     (clips[-1].path, "fan", "00", "none", clips[-1].label, "select" if number < 4 else "holdout")
                 )
-        names[split] = [f"{split}-0.parquet"]
-        write_shard(tmp_path / names[split][0], clips, np.array(values), np.array(levels), {})
-    manifest = Manifest(settings, names, {"train": 8, "test": 8}, 0.0, 1.0, {}, [])
+        columns = {"log_mel": np.array(values, np.float16), "level_db": np.array(levels, np.float32)}
+        name = write_shard(tmp_path, f"log_mel-{split}-00000-{0:016x}", clips, columns, {})
+        shards[split] = [Shard(8, {"log_mel": name})]
+    manifest = Manifest(settings, shards, {"train": 8, "test": 8}, 0.0, 1.0, {}, [])
     frame = pd.DataFrame(identity, columns=["path", "machine", "id", "domain", "label", "split"])
     table = baseline_results(tmp_path, manifest, frame, [("fan", "00")], 0.1)
     assert sorted(set(table["baseline"])) == ["knn_log_mel", "level"]

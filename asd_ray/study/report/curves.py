@@ -30,9 +30,9 @@ _GREY = "#8a8f98"  # readable on light and dark, for what is a picture and canno
 
 def learning_curves(history: pd.DataFrame, trials: pd.DataFrame, best: int | None) -> dict[str, dict[str, list[str]]]:
     """Stage -> group of metrics -> figures, in a fixed order; stages in the order of their first epochs."""
-    pruned = set(trials.loc[trials["status"] == "pruned", "trial"])
     if history.empty:
         return {}
+    pruned = set(trials.loc[trials["status"] == "pruned", "trial"])
     end = history.groupby("trial")["epoch"].max()
     figures: dict[str, dict[str, list[str]]] = {}
     for stage in dict.fromkeys(history.sort_values("epoch", kind="stable")["stage"]):
@@ -60,11 +60,10 @@ def _figure(history: pd.DataFrame, title: str, metric: str, best: int | None, pr
     ``pruned`` are the trials that were stopped in this stage.
     """
     points = history.dropna(subset=[metric]).sort_values("epoch")
-    curves = [
-        (int(trial), curve["epoch"].to_numpy(), curve[metric].to_numpy()) for trial, curve in points.groupby("trial")
-    ]
-    last = history.groupby("trial")["epoch"].max()
-    final = int(last.max())
+    curves = {
+        int(trial): (curve["epoch"].to_numpy(), curve[metric].to_numpy()) for trial, curve in points.groupby("trial")
+    }
+    epochs_of = history.groupby("trial")["epoch"].nunique()
 
     def draw(axes: Axes) -> None:
         for trial, (epochs, values) in curves.items():

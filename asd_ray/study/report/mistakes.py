@@ -97,7 +97,7 @@ class Pictures:
 
 
 def spectrograms(study_dir: Path, study: Mapping[str, Any], paths: Sequence[str]) -> Pictures:
-    """Spectrograms of test clips from the study's feature store, all with the same colours, if it is on this machine."""
+    """Spectrograms of test clips from the study's feature store, in the same colours, if it is on this machine."""
     place = (study.get("features") or {}).get("store")
     storage = Storage(place or study_dir / "features")
     if not storage.local:
@@ -153,7 +153,7 @@ def _spectrogram(path: str, image: NDArray[np.float32], features: FeatureConfig,
             image, origin="lower", aspect="auto", cmap="magma", vmin=low, vmax=high, extent=extent, interpolation="none"
         )
         marks = [(place, hertz) for place, hertz in zip(mel_position(TICKS, features), TICKS, strict=True)]
-        marks = [(place, hertz) for place, hertz in marks if 500 <= hertz and place <= bands]
+        marks = [(place, hertz) for place, hertz in marks if hertz >= 500 and place <= bands]
         axes.set_yticks([place for place, _ in marks], [f"{hertz / 1000:g}" for _, hertz in marks])
         axes.set(xlabel="time (s)", ylabel="kHz", ylim=(-0.5, bands - 0.5))
         axes.grid(visible=False)
@@ -165,7 +165,7 @@ def _spectrogram(path: str, image: NDArray[np.float32], features: FeatureConfig,
 
 
 def data_faults(study_dir: Path, study: Mapping[str, Any]) -> dict[str, Any]:
-    """Path -> :class:`asd_ray.features.bands.Fault`, from the data set's ``faults.csv``; none where it is not at hand."""
+    """Path -> :class:`asd_ray.features.bands.Fault`, from ``faults.csv`` of the data set, if that is on this machine."""
     root = (study.get("data") or {}).get("root")
     folder = Path(root).expanduser() if root else study_dir / "data"
     if not (folder / "faults.csv").is_file():
@@ -199,6 +199,7 @@ def fault_table(systems: Mapping[str, Runs], faults: Mapping[str, Any], max_fpr:
                         n = int(is_anomaly(chosen).sum())
                         rows.append((what, machine, name, n, system, mean["auc"]))
     table = pd.DataFrame(rows, columns=["what", "machine", "name", "n_anomaly", "system", "auc"])
-    index = ["what", "machine", "name", "n_anomaly"]
-    wide = table.pivot_table("auc", index, "system", aggfunc="mean", sort=False, dropna=False) if rows else table
-    return wide.reset_index().dropna(how="all", subset=[*systems]) if rows else table
+    means = table.groupby(["machine", "what", "name", "n_anomaly", "system"])["auc"].mean().unstack("system")
+    return means.reset_index().sort_values(
+        ["machine", "what", "name"], ascending=[True, False, True], ignore_index=True
+    )

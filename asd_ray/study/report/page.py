@@ -31,7 +31,7 @@ from asd_ray.study.tables import (
     without_clips,
 )
 
-MOST_CONTOURS = 3  # the pairs of the three most important keys
+MOST_IMPORTANT = 3  # keys whose pairs are shown as contours
 
 
 def write_report(study_dir: Path, findings: Findings | None = None) -> Path:
@@ -54,6 +54,7 @@ def write_report(study_dir: Path, findings: Findings | None = None) -> Path:
         environment_text=json.dumps(findings.environment, indent=2, ensure_ascii=False),
         version=__version__,
         default_trial=DEFAULT,
+        colours={system: colour for system, (_, colour, _) in detection.MARKS.items()},
         to_paste={"Markdown": markdown(tables), "LaTeX": latex(findings.name, tables)},
         most_lines=curves.MOST_LINES,
         **_search(findings),
@@ -109,7 +110,7 @@ def _search(findings: Findings) -> dict[str, Any]:
         short = {key: findings.keys[key] for key in keys}
         figures["parallel"] = Markup(parallel.parallel_coordinates(trials, short, space, best))
     if len(findings.complete) > 3:
-        pairs = list(combinations((found.keys or keys)[:3], 2))[:MOST_CONTOURS]
+        pairs = combinations((found.keys or keys)[:MOST_IMPORTANT], 2)
         figures["contours"] = [Markup(search.contour(trials, pair, space, best)) for pair in pairs]
     return figures
 
@@ -140,7 +141,9 @@ def _mistakes(findings: Findings) -> dict[str, Any]:
     both = [mistake.path for mistake in (*shown["false_alarms"], *shown["misses"])]
     if both:
         found = mistakes.spectrograms(findings.folder, findings.study, both)
-        shown["pictures"] = mistakes.Pictures({path: Markup(image) for path, image in found.images.items()}, found.missing)
+        shown["pictures"] = mistakes.Pictures(
+            {path: Markup(image) for path, image in found.images.items()}, found.missing
+        )
     if faults:
         table = mistakes.fault_table(systems, faults, findings.max_fpr)
         shown["faults"] = table.replace({np.nan: None}).to_dict("records")

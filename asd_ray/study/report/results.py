@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from asd_ray import metrics
 from asd_ray.study.estimates import OVERALL, Estimate
 from asd_ray.study.findings import LABELS, Findings
 from asd_ray.study.live import format_seconds
@@ -21,8 +22,20 @@ def spread(mean: float, sd: float) -> str:
     return percent(mean) + ("" if pd.isna(sd) else f" ± {percent(sd)}")
 
 
-def averages(estimates: Mapping[str, Estimate], labels: Mapping[str, str], title: str) -> Table:
-    """One line per system: the averages over all machines with intervals, mAUC and the pooled variant."""
+def averages(
+    estimates: Mapping[str, Estimate],
+    labels: Mapping[str, str],
+    title: str,
+    others: Mapping[str, Mapping[str, float]] | None = None,
+) -> Table:
+    """One line per system: the averages over all machines with intervals, mAUC and the pooled variant.
+
+    Args:
+        estimates: system -> what is known of it.
+        labels: system -> what it is called.
+        title: of the table.
+        others: systems whose clips' scores are not known -> their ``auc``, ``pauc`` and ``mauc``.
+    """
     header = ["system", "AUC", "95 %", "pAUC", "95 %", "mAUC", "pooled AUC", "pooled pAUC", "seeds"]
     lines = []
     for name, estimate in estimates.items():
@@ -32,7 +45,23 @@ def averages(estimates: Mapping[str, Estimate], labels: Mapping[str, str], title
             line += [spread(row[metric], row[f"{metric}_sd"]), interval(row[f"{metric}_low"], row[f"{metric}_high"])]
         line += [spread(row["mauc"], row["mauc_sd"]), percent(row["pooled_auc"]), percent(row["pooled_pauc"])]
         lines.append([*line, str(estimate.n_seeds)])
+    for name, values in (others or {}).items():
+        auc, pauc, mauc = (percent(values[metric]) for metric in ("auc", "pauc", "mauc"))
+        lines.append([labels[name], auc, "", pauc, "", mauc, "", "", ""])
     return Table(title, header, lines, 1)
+
+
+def study_averages(findings: Findings) -> Table:
+    """:func:`averages` of the best trial, the default and the baselines on the holdout split."""
+    estimates = findings.evidence.estimates
+    rows = findings.baselines[~findings.baselines["baseline"].isin(estimates)]
+    means = metrics.averages(rows, ("baseline", "split"))
+    others = means[means["split"] == "holdout"].set_index("baseline").to_dict("index")
+    title = (
+        f"Averages over all machines on the holdout split of study {findings.name}, in percent: mean ± standard "
+        "deviation over seeds, where there are several, and 95 % bootstrap interval over clips."
+    )
+    return averages(estimates, LABELS, _labelled(findings, title), others)
 
 
 def machines(findings: Findings, split: str, columns: list[tuple[str, str]], joint: str = " ") -> Table:
@@ -51,6 +80,25 @@ def machines(findings: Findings, split: str, columns: list[tuple[str, str]], joi
             rules.add(number)
     title = f"AUC and pAUC in percent on the {split} split of study {findings.name}; clips: normal+anomalous."
     return Table(_labelled(findings, title), header, lines, len(who), bold, rules)
+
+
+def by_machine(findings: Findings) -> Table:
+    """The best trial's machines on the holdout split: spread over seeds, intervals, mAUC and the pooled variant."""
+    header = ["machine", "AUC", "95 %", "pAUC", "95 %", "mAUC", "pooled AUC", "pooled pAUC"]
+    table = findings.evidence.estimates["best"].table.reset_index()
+    means = table[table["id"] == "mean"].sort_values("machine", key=lambda names: names.where(names != "all", "\uffff"))
+    lines = [
+        [
+            row["machine"],
+            spread(row["auc"], row["auc_sd"]),
+            interval(row["auc_low"], row["auc_high"]),
+            spread(row["pauc"], row["pauc_sd"]),
+            interval(row["pauc_low"], row["pauc_high"]),
+            *(spread(row["mauc"], row["mauc_sd"]), percent(row["pooled_auc"]), percent(row["pooled_pauc"])),
+        ]
+        for row in means.to_dict("records")
+    ]
+    return Table("", header, lines, 1)
 
 
 def kinds(findings: Findings) -> Table:
@@ -95,11 +143,7 @@ def to_paste(findings: Findings) -> list[tuple[str, Table]]:
     """The tables that a paper would take, and a label for each."""
     found = []
     if findings.evidence.estimates:
-        title = (
-            f"Averages over all machines on the holdout split of study {findings.name}, in percent: mean ± standard "
-            "deviation over seeds, where there are several, and 95 % bootstrap interval over clips."
-        )
-        found.append(("averages", averages(findings.evidence.estimates, LABELS, _labelled(findings, title))))
+        found.append(("averages", study_averages(findings)))
     columns = [(system, metric) for system in SYSTEMS for metric in METRICS]
     found.append(("machines", machines(findings, "holdout", columns)))
     if len(findings.evidence.kinds):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from asd_ray.files import write_text
 from asd_ray.study import notes
-from asd_ray.study.findings import LABELS, Findings
+from asd_ray.study.findings import Findings
 from asd_ray.study.report import results
 from asd_ray.study.report.text import Table, cell
 from asd_ray.study.tables import SYSTEMS, plain
@@ -35,7 +35,7 @@ def write_summary(study_dir: Path, findings: Findings | None = None) -> Path:
         lines = [[f"`{key}`", plain(values[key])] for key in findings.keys]
         parts += ["## Best trial", Table("", ["key", "value"], lines, 1).markdown()]
     if evidence.estimates:
-        parts += [f"## Averages (holdout split){of}", results.averages(evidence.estimates, LABELS, "").markdown()]
+        parts += [f"## Averages (holdout split){of}", results.study_averages(findings).markdown()]
     columns = [(system, metric) for system in SYSTEMS for metric in results.METRICS]
     machines = results.machines(findings, "holdout", columns).markdown()
     parts += [f"## Machines (holdout split){of}", machines, *notes.footnotes(findings)]

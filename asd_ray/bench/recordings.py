@@ -1,0 +1,36 @@
+"""Recordings to extract features from: a few hundred synthetic ones, under as many names as a data set has clips."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from asd_ray.clips import Clip
+from asd_ray.config.data import SyntheticConfig
+from asd_ray.datasets import synthetic
+
+MACHINES = 6
+
+
+def make_recordings(folder: Path, count: int) -> list[Path]:
+    """Renders ``count`` recordings of 10 s at 16 kHz (a multiple of 6, at least 18) below a folder."""
+    config = SyntheticConfig(machines=MACHINES, ids=1, train=count // MACHINES - 2, test_normal=1, test_anomaly=1)
+    return [folder / recording.path for recording in synthetic.synthesise(folder, config)]
+
+
+def link_clips(recordings: Sequence[Path], folder: Path, count: int) -> list[Clip]:
+    """Gives recordings ``count`` names in a new folder (hard links, so the page cache holds them all).
+
+    Returns:
+        The clips: normal, for training.
+    """
+    folder.mkdir(parents=True)
+    clips = []
+    for number in range(count):
+        name = f"normal_id_00_{number:08d}.wav"
+        os.link(recordings[number % len(recordings)], folder / name)
+        clips.append(
+            Clip(name, f"machine-{number % MACHINES}", "00", "train", "normal", sample_rate=16_000, frames=160_000)
+        )
+    return clips
