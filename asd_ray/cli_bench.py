@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from asd_ray.errors import ConfigError
 from asd_ray.files import write_text
+
+if TYPE_CHECKING:
+    from asd_ray.bench.table import Benchmark
 
 NAMES = ("features",)
 
@@ -24,19 +26,26 @@ def bench(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the JSON to this file, too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Measure asd_ray beside what would be run instead, in one run: ours, the reference, their ratio, the target."""
+    """Measure asd_ray beside what would be run instead, in one run: ours, the reference, their ratio, the target.
+
+    Run it on a machine that does nothing else. Progress is told on standard error.
+    """
+    from asd_ray.bench.table import described, say
+
     unknown = [name for name in names or () if name not in NAMES]
     if unknown:
         raise ConfigError(f"bench: there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}.")
-    results = []
+    say(described())
+    results: list[Benchmark] = []
     for name in names or NAMES:
-        run: Callable[[bool], object] = import_module(f"asd_ray.bench.{name}").run
-        result = run(quick)
-        results.append(result.as_dict())  # type: ignore[attr-defined]
+        result: Benchmark = import_module(f"asd_ray.bench.{name}").run(quick)
+        results.append(result)
         if not as_json:
-            typer.echo(f"## {name}\n\n{result.table()}\n")  # type: ignore[attr-defined]
-    text = json.dumps(results, indent=1, ensure_ascii=False)
+            typer.echo(f"## {name}\n\n{result.table()}\n")
+    text = json.dumps([result.as_dict() for result in results], indent=1, ensure_ascii=False)
     if out is not None:
         write_text(out, text)
     if as_json:
         typer.echo(text)
+    else:
+        typer.echo(f"Measured on {described()}{' with --quick: numbers without meaning' if quick else ''}.")

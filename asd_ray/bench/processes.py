@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from threading import BrokenBarrierError
 from typing import Any
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -36,7 +37,11 @@ def in_processes(function: Callable[..., Any], arguments: Sequence[tuple[Any, ..
     try:
         count = len(arguments)
         with ProcessPoolExecutor(count, spawn, _begin, (spawn.Barrier(count), threads)) as pool:
-            return [future.result() for future in [pool.submit(_call, function, one) for one in arguments]]
+            futures = [pool.submit(_call, function, one) for one in arguments]
+            errors = [error for future in futures if (error := future.exception()) is not None]
+            for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
+                raise error  # the first that is no consequence of another
+            return [future.result() for future in futures]
     finally:
         for name, value in before.items():
             os.environ.pop(name)
@@ -85,5 +90,9 @@ def local_ray() -> Iterator[None]:
         quiet_terminal(Path(folder) / "ray.log", stdout=False),
         ray_session(None, "bench", ResourceConfig()),
     ):
-        ray.get([ray.remote(os.getpid).remote() for _ in range(os.cpu_count() or 1)])
+        ray.get([ray.remote(_nothing).remote() for _ in range(os.cpu_count() or 1)])
         yield
+
+
+def _nothing() -> None:
+    """A task that shows that a worker is there."""

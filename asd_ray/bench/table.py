@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from tabulate import tabulate
+
+BUSY = 0.3  # load per core from which others disturb the measurements
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Comparison:
         what: was measured.
         ours: with asd_ray.
         reference: the same unit, of the code that a user would run instead, or None where the target is absolute.
-        reference_is: what the reference is.
+        reference_is: what the reference is, or why there is none.
         limit: the target: ours / reference, or ours itself, at least (or at most).
         at_most: the target is an upper bound.
         note: what a reader must know.
@@ -82,7 +86,7 @@ class Benchmark:
         rows = []
         for line in self.lines:
             target = "" if line.limit is None else f"{'≤' if line.at_most else '≥'} {_short(line.limit)}"
-            reference = f"{line.reference}: {line.reference_is}" if line.reference else ""
+            reference = f"{line.reference}: {line.reference_is}" if line.reference else line.reference_is
             ratio = _short(line.value) if line.reference else ""
             met = {None: "", True: "yes", False: "no"}[line.met]
             rows.append([line.what, str(line.ours), reference, ratio, target, met])
@@ -112,14 +116,39 @@ class Benchmark:
         }
 
 
+@cache
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """What the numbers are measured on, and how busy it was when this was first asked for: before the measurements."""
     import torch
 
     from asd_ray.study.folder import processor
 
-    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"processor": processor(), "cores": os.cpu_count(), "gpu": cuda, "platform": platform.platform()}
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "platform": platform.platform(),
+        "load": os.getloadavg()[0],
+    }
+
+
+def described() -> str:
+    """The machine in a line, and a warning if others use it."""
+    found = machine()
+    gpu = f", {found['gpu']}" if found["gpu"] else ""
+    idle = found["load"] < BUSY * found["cores"]
+    busy = "" if idle else f"; busy before the start (load {found['load']:.1f}), which distorts what is measured"
+    return f"{found['processor']}, {found['cores']} cores{gpu}{busy}"
+
+
+def say(text: str) -> None:
+    """Tells on standard error what is being measured."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """A forecast, as people say it."""
+    return f"about {max(1, round(seconds / 60))} min" if seconds > 90 else f"about {max(1, round(seconds))} s"
 
 
 def rate(work: Callable[[], int], repeats: int, unit: str = "clips/s") -> Measured:

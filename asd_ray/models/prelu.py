@@ -32,9 +32,9 @@ class _PReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, slope = ctx.saved_tensors
-        above = torch.ops.aten.threshold_backward(gradient, x, 0)  # where x > 0, else 0
-        below = gradient - above
         others = [dimension for dimension in range(x.ndim) if dimension != 1 or len(slope) == 1]
         shape = [-1 if dimension == 1 else 1 for dimension in range(x.ndim)]
-        slope_gradient = (below * x).sum(others).reshape(slope.shape)
-        return above.addcmul_(below, slope.view(shape)), slope_gradient
+        above = torch.ops.aten.threshold_backward(gradient, x, 0)  # where x > 0, else 0
+        below = gradient - above
+        above.addcmul_(below, slope.view(shape))
+        return above, below.mul_(x).sum(others).reshape(slope.shape)

@@ -19,7 +19,7 @@ RESAMPLES = 1000
 LEVEL = 0.95
 ROW = ["machine", "id", "domain"]
 """Index of every table here; a machine's mean has ``("fan", "mean", "")``, the average ``("all", "mean", "")``."""
-OVERALL = ("all", "mean", "")
+OVERALL = "all"
 _ESTIMATE = -1  # stands among the numbers of the draws for the clips as they are
 
 
@@ -85,6 +85,16 @@ def difference(first: Estimate, second: Estimate) -> pd.DataFrame:
     return pd.concat(parts, axis=1)
 
 
+def mean_of(table: pd.DataFrame, machine: str = OVERALL) -> dict[str, float]:
+    """A machine's mean, or the average over all, from a table by ``ROW``."""
+    return {str(name): float(value) for name, value in table.xs((machine, "mean", "")).items()}
+
+
+def machines_of(table: pd.DataFrame) -> list[str]:
+    """The machines of a table by ``ROW``, in order, and ``all`` at the end."""
+    return [*sorted({machine for machine, *_ in table.index} - {OVERALL}), OVERALL]
+
+
 def _drawn(clips: pd.DataFrame, max_fpr: float, resamples: int) -> pd.DataFrame:
     """AUC, pAUC (and mAUC of means) of every row, machine and the average, for the clips as they are and every draw."""
     rows = metrics.per_id(clips, max_fpr).assign(resample=_ESTIMATE)
@@ -92,7 +102,7 @@ def _drawn(clips: pd.DataFrame, max_fpr: float, resamples: int) -> pd.DataFrame:
         draws = metrics.resample(clips, max_fpr, resamples=resamples)
         rows = pd.concat([rows, draws], ignore_index=True)
     machines = metrics.per_machine(rows, ("resample",)).assign(id="mean", domain="")
-    overall = metrics.averages(rows, ("resample",)).assign(machine="all", id="mean", domain="")
+    overall = metrics.averages(rows, ("resample",)).assign(machine=OVERALL, id="mean", domain="")
     columns = [*ROW, "resample", "auc", "pauc", "mauc"]
     together = pd.concat([rows.assign(mauc=float("nan"))[columns], machines[columns], overall[columns]])
     return together.set_index([*ROW, "resample"])
@@ -109,5 +119,5 @@ def _pooled(clips: pd.DataFrame, max_fpr: float) -> pd.DataFrame:
     """Pooled AUC and pAUC of every machine, and their arithmetic mean over machines."""
     columns = ["pooled_auc", "pooled_pauc"]
     machines = metrics.pooled(clips, max_fpr)[["machine", *columns]]
-    overall = machines[columns].mean().to_frame().T.assign(machine="all")
+    overall = machines[columns].mean().to_frame().T.assign(machine=OVERALL)
     return pd.concat([machines, overall]).assign(id="mean", domain="").set_index(ROW)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from asd_ray import metrics
-from asd_ray.study.estimates import OVERALL, Estimate, difference, estimate
+from asd_ray.study.estimates import Estimate, difference, estimate, mean_of
 from asd_ray.study.scored import Runs, baseline_runs, kinds, on_split, trial_runs
 from asd_ray.study.tables import signed
 
@@ -82,17 +82,15 @@ def in_words(gain: pd.DataFrame, first: str, second: str, seeds: int) -> str:
         first, second: what they are called in a sentence.
         seeds: of each, if both have the same number.
     """
-    row = gain.loc[OVERALL]
-    if row[["auc", "auc_low", "auc_high"]].isna().any():
+    row = mean_of(gain)
+    if pd.isna(row["auc_low"]):
         return ""
     parts = []
     for metric, name in (("auc", "AUC"), ("pauc", "pAUC")):
         interval = f"{signed(row[f'{metric}_low'])} to {signed(row[f'{metric}_high'])}"
         parts.append(f"{signed(row[metric])} points of {name} (95 % interval over clips {interval})")
     sentence = f"On the holdout split {first} against {second}: {' and '.join(parts)}"
-    inside = {
-        name: row[f"{metric}_low"] <= 0 <= row[f"{metric}_high"] for metric, name in (("auc", "AUC"), ("pauc", "pAUC"))
-    }
+    inside = {name: within_chance(row, metric) for metric, name in (("auc", "AUC"), ("pauc", "pAUC"))}
     if all(inside.values()):
         verdict = "the difference is within chance"
     elif any(inside.values()):
@@ -113,3 +111,8 @@ def in_words(gain: pd.DataFrame, first: str, second: str, seeds: int) -> str:
             f"points; {first} is higher in {int(row['auc_wins'])} of them."
         )
     return f"{sentence}: {verdict}.{spread}"
+
+
+def within_chance(row: Mapping[str, float], metric: str) -> bool:
+    """Whether the interval of a difference holds 0, as it is printed: to a hundredth of a point."""
+    return round(row[f"{metric}_low"], 4) <= 0 <= round(row[f"{metric}_high"], 4)

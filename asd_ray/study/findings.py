@@ -117,8 +117,9 @@ class Findings:
     @property
     def score(self) -> str:
         """The kind of score that the best trial is judged by, empty where that is not known."""
-        known = self.best is not None and "score" in self.trials
-        return str(self.trials.set_index("trial")["score"][self.best] or "") if known else ""
+        if self.best is None or "score" not in self.trials:
+            return ""
+        return str(self.trials.set_index("trial")["score"][self.best] or "")
 
     @cached_property
     def seeds(self) -> pd.DataFrame:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +214,35 @@ def test_an_unreadable_clip_is_named_and_left_out_only_on_request(tmp_path: Path
     run("study", "run", study, "--out", out, "--address", cluster, "--set", "data.skip_bad=true")
     assert "normal_id_00_00000003.wav" in (out / "logs" / "study.log").read_text()
     assert pd.read_parquet(out / "trials.parquet")["status"].tolist() == ["complete"]
+
+
+def test_a_killed_training_worker_costs_its_epoch_at_most(tmp_path: Path, cluster: str, run: Run) -> None:
+    method = {**DOCUMENT["method"], "pretrain": {**DOCUMENT["method"]["pretrain"], "epochs": 12}}
+    study = write_study(tmp_path, method=method, search={"num_trials": 1}, resources={"workers": 2})
+    out = tmp_path / "out"
+    log = out / "logs" / "study.log"
+    command = [sys.executable, "-m", "asd_ray", "study", "run", str(study), "--out", str(out), "--address", cluster]
+
+    def epochs() -> list[int]:
+        text = log.read_text() if log.exists() else ""
+        return [int(number) for number in re.findall(r"trial 0: \w+, epoch (\d+) of 13", text)]
+
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while not epochs():  # its first epoch is the event; a run that ends before has failed
+            assert process.poll() is None
+            time.sleep(0.05)
+        workers = [
+            child
+            for child in psutil.process_iter(["cmdline", "environ"])
+            if "RayTrainWorker" in "".join(child.info["cmdline"] or [])
+            and (child.info["environ"] or {}).get("ASD_RAY_RUN") == "small-trial-00000"
+        ]
+        assert len(workers) == 2
+        workers[1].kill()
+        _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    reported = epochs()
+    assert sorted(set(reported)) == list(range(1, 14))
+    assert len(reported) <= 14, "more than one epoch was trained twice"
+    assert pd.read_parquet(out / "trials.parquet")["status"].tolist() == ["complete"]
+    assert pd.read_parquet(out / "history.parquet")["epoch"].tolist() == list(range(1, 14))

@@ -37,7 +37,7 @@ def learning_curves(history: pd.DataFrame, trials: pd.DataFrame, best: int | Non
     figures: dict[str, dict[str, list[str]]] = {}
     for stage in dict.fromkeys(history.sort_values("epoch", kind="stable")["stage"]):
         of_stage = history[history["stage"] == stage].dropna(axis="columns", how="all")
-        ended = {int(trial) for trial, epoch in of_stage.groupby("trial")["epoch"].max().items() if epoch == end[trial]}
+        ended = {trial for trial, epoch in of_stage.groupby("trial")["epoch"].max().items() if epoch == end[trial]}
         names = [str(name) for name in of_stage.select_dtypes("number") if name not in OWN]
         figures[stage] = {
             group: [_figure(of_stage, f"{stage}: {name}", name, best, pruned & ended) for name in members]
@@ -60,9 +60,8 @@ def _figure(history: pd.DataFrame, title: str, metric: str, best: int | None, pr
     ``pruned`` are the trials that were stopped in this stage.
     """
     points = history.dropna(subset=[metric]).sort_values("epoch")
-    curves = {
-        int(trial): (curve["epoch"].to_numpy(), curve[metric].to_numpy()) for trial, curve in points.groupby("trial")
-    }
+    curves = {trial: (curve["epoch"].to_numpy(), curve[metric].to_numpy()) for trial, curve in points.groupby("trial")}
+    first, final = history["epoch"].min(), history["epoch"].max()
     epochs_of = history.groupby("trial")["epoch"].nunique()
 
     def draw(axes: Axes) -> None:
@@ -76,7 +75,9 @@ def _figure(history: pd.DataFrame, title: str, metric: str, best: int | None, pr
             axes.plot(epochs, values, marker="o" if sparse else None, markersize=4, **look)
         ends = [(epochs[-1], values[-1]) for trial, (epochs, values) in curves.items() if trial in pruned]
         if ends:
-            axes.scatter(*zip(*ends, strict=True), marker="v", s=18, color=C["bad"], alpha=0.8, linewidths=0, zorder=3)
+            x, y = zip(*ends, strict=True)
+            axes.scatter(x, y, marker="v", s=18, color=C["bad"], alpha=0.8, linewidths=0, zorder=3)
+        axes.set_xlim(first - 0.5, final + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.set(xlabel="epoch", ylabel=metric.replace("_", " "))

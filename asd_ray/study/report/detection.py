@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 from asd_ray.metrics.rows import is_anomaly
-from asd_ray.study.estimates import Estimate
+from asd_ray.study.estimates import OVERALL, Estimate, machines_of
 from asd_ray.study.report.svg import C, svg
 from asd_ray.study.tables import SYSTEMS
 
@@ -22,30 +26,70 @@ GRID = np.linspace(0, 1, 201)
 Floats = NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Series:
+    """One system's marks: a value and perhaps bounds for every line of the figure, as fractions."""
+
+    label: str
+    marker: str
+    colour: str
+    size: int
+    values: pd.Series
+    low: pd.Series | None = None
+    high: pd.Series | None = None
+
+
 def machine_means(table: pd.DataFrame, estimates: Mapping[str, Estimate], labels: Mapping[str, str]) -> str:
     """Held-out AUC of every machine and of their average: one row each, a mark per system, its interval as a line."""
-    rows = table[table["kind"] != "id"]
-    names = [machine if machine != "all" else "average" for machine in rows["machine"]]
+    means = table[table["kind"] != "id"].set_index("machine")
+    series = []
+    for system, (marker, colour, size) in MARKS.items():
+        bounds: list[pd.Series | None] = [None, None]
+        if system in estimates:
+            bounds = [_means(estimates[system].table[f"auc_{end}"], means.index) for end in ("low", "high")]
+        series.append(Series(labels[system], marker, colour, size, means[f"{system}_holdout_auc"], *bounds))
+    return dots(list(means.index), series)
+
+
+def study_means(estimates: Mapping[str, Estimate], metric: str) -> str:
+    """The same for studies: a metric of each one's best trial."""
+    series = []
+    machines = machines_of(next(iter(estimates.values())).table)
+    looks = itertools.cycle(zip("oDs^vP", ("accent", "default", "knn", "level", "bad", "muted"), strict=True))
+    for (name, estimate), (marker, colour) in zip(estimates.items(), looks, strict=False):
+        columns = [_means(estimate.table[metric + end], machines) for end in ("", "_low", "_high")]
+        series.append(Series(name, marker, colour, 44, *columns))
+    return dots(machines, series, {"auc": "AUC", "pauc": "pAUC"}[metric])
+
+
+def dots(machines: Sequence[str], series: Sequence[Series], metric: str = "AUC") -> str:
+    """A line per machine with a mark and an interval per series, slightly apart."""
+    names = [machine if machine != OVERALL else "average" for machine in machines]
+    apart = 0.5 / max(3, len(series))
 
     def draw(axes: Axes) -> None:
-        places = np.arange(len(rows))[::-1].astype(float)
-        for number, (system, (marker, colour, size)) in enumerate(MARKS.items()):
-            at = places + 0.13 * (1.5 - number)
-            look = {"color": C[colour], "zorder": 3 + (system == "best")}
-            if system in estimates:
-                bounds = estimates[system].table.reindex([(name, "mean", "") for name in rows["machine"]])
-                axes.hlines(at, 100 * bounds["auc_low"], 100 * bounds["auc_high"], lw=1.2, alpha=0.7, **look)
-            values = 100 * rows[f"{system}_holdout_auc"]
-            axes.scatter(values, at, marker=marker, s=size, label=labels[system], linewidths=2.2, **look)
+        places = np.arange(len(machines))[::-1].astype(float)
+        for number, one in enumerate(series):
+            at = places + apart * ((len(series) - 1) / 2 - number)
+            look: dict[str, Any] = {"color": C[one.colour], "zorder": 4 if number == 0 else 3}
+            if one.low is not None and one.high is not None:
+                axes.hlines(at, 100 * one.low, 100 * one.high, lw=1.2, alpha=0.7, **look)
+            axes.scatter(100 * one.values, at, marker=one.marker, s=one.size, label=one.label, linewidths=2.2, **look)
         axes.axvline(50, color=C["muted"], lw=1, ls=(0, (2, 3)))
         axes.set_yticks(places, names)
         axes.tick_params(axis="y", labelcolor=C["ink"], length=0)
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_xlabel("AUC on the holdout split (%)")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, handletextpad=0.2)
+        axes.set_ylim(-0.6, len(machines) - 0.4)
+        axes.set_xlabel(f"{metric} on the holdout split (%)")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(4, len(series)), handletextpad=0.2)
         axes.spines["left"].set_visible(False)
 
-    return svg("AUC of the machines", draw, (920, 90 + 36 * len(rows)), top=34, left=24 + 8 * max(map(len, names)))
+    top = 12 + 22 * math.ceil(len(series) / 4)
+    height = 56 + top + round((24 + 4 * len(series)) * len(machines))
+    return svg(f"{metric} of the machines", draw, (920, height), top=top, left=24 + 8 * max(map(len, names)))
+
+
+def _means(column: pd.Series, machines: Iterable[str]) -> pd.Series:
+    return column.reindex([(machine, "mean", "") for machine in machines])
 
 
 def roc(machine: str, systems: Mapping[str, Sequence[pd.DataFrame]], labels: Mapping[str, str]) -> str | None:
@@ -110,8 +154,3 @@ def standardised(clips: pd.DataFrame) -> Floats:
     groups = normal.groupby([clips["machine"], clips["id"]])
     sd = groups.transform("std")
     return ((clips["score"] - groups.transform("mean")) / sd.where(sd > 0)).to_numpy(np.float64)
-
-
-def machines_of(runs: Sequence[pd.DataFrame]) -> list[str]:
-    """Machines with clips, by name."""
-    return sorted(set(runs[0]["machine"])) if runs else []

@@ -5,6 +5,8 @@ Legend: F mel bands, T frames.
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
+from PIL import Image
 
 from asd_ray import metrics
 from asd_ray.config import FeatureConfig
@@ -29,6 +33,7 @@ from asd_ray.study.scored import Runs
 
 MOST = 4
 """Clips that are shown of each kind."""
+LEVELS = 64
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def worst(clips: pd.DataFrame, label: str, faults: Mapping[str, Any], most: int 
         first = own.iloc[order[0]]
         kind = faults[first["path"]].kind if first["path"] in faults else ""
         share = float(beyond[order[0]])
-        found.append(Mistake(first["path"], machine, machine_id, label, share, float(first["z"]), kind))
+        found.append(Mistake(first["path"], str(machine), str(machine_id), label, share, float(first["z"]), kind))
     wrong = [mistake for mistake in found if mistake.beyond > 0]
     return sorted(wrong, key=lambda mistake: (-mistake.beyond, mistake.path))[:most]
 
@@ -146,26 +151,34 @@ def _spectrogram(path: str, image: NDArray[np.float32], features: FeatureConfig,
     bands, frames = image.shape
 
     def draw(axes: Axes) -> None:
-        seconds = frames * features.hop_length / features.sample_rate
-        extent = (0.0, seconds, -0.5, bands - 0.5)
-        low, high = colours
-        axes.imshow(
-            image, origin="lower", aspect="auto", cmap="magma", vmin=low, vmax=high, extent=extent, interpolation="none"
-        )
-        marks = [(place, hertz) for place, hertz in zip(mel_position(TICKS, features), TICKS, strict=True)]
-        marks = [(place, hertz) for place, hertz in marks if hertz >= 500 and place <= bands]
-        axes.set_yticks([place for place, _ in marks], [f"{hertz / 1000:g}" for _, hertz in marks])
+        marks = zip(mel_position(TICKS, features), TICKS, strict=True)
+        shown = [(place, f"{hertz / 1000:g}") for place, hertz in marks if hertz >= 500 and place <= bands]
+        axes.set_yticks([place for place, _ in shown], [name for _, name in shown])
         axes.set(xlabel="time (s)", ylabel="kHz", ylim=(-0.5, bands - 0.5))
+        axes.set_xlim(0, frames * features.hop_length / features.sample_rate)
         axes.grid(visible=False)
 
-    return svg(f"spectrogram of {path}", draw, (420, 190), left=44)
+    return svg(f"spectrogram of {path}", draw, (420, 190), left=44, picture=_png(image, colours))
+
+
+def _png(image: NDArray[np.float32], colours: tuple[float, float]) -> str:
+    """An image (F, T) as the address of a small PNG: 64 colours, low frequencies at the bottom."""
+    low, high = colours
+    levels = np.clip((image[::-1] - low) / max(high - low, 1e-6) * LEVELS, 0, LEVELS - 1).astype(np.uint8)
+    picture = Image.fromarray(levels, mode="P")
+    picture.putpalette(
+        (colormaps["magma"].resampled(LEVELS)(np.arange(LEVELS))[:, :3] * 255).astype(np.uint8).tobytes()
+    )
+    buffer = io.BytesIO()
+    picture.save(buffer, "png", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 # --- Faults ----------------------------------------------------------------------------------------------------------
 
 
 def data_faults(study_dir: Path, study: Mapping[str, Any]) -> dict[str, Any]:
-    """Path -> :class:`asd_ray.features.bands.Fault`, from ``faults.csv`` of the data set, if that is on this machine."""
+    """Path -> :class:`asd_ray.features.bands.Fault`, from ``faults.csv`` of the data set, if it is on this machine."""
     root = (study.get("data") or {}).get("root")
     folder = Path(root).expanduser() if root else study_dir / "data"
     if not (folder / "faults.csv").is_file():

@@ -16,7 +16,7 @@ from asd_ray import __version__
 from asd_ray.files import write_text
 from asd_ray.study import notes
 from asd_ray.study.findings import DEFAULT, LABELS, Findings
-from asd_ray.study.importance import Importance, importance
+from asd_ray.study.importance import FEWEST, Importance, importance
 from asd_ray.study.live import format_seconds
 from asd_ray.study.report import curves, detection, mistakes, parallel, results, search
 from asd_ray.study.report.summary import latex, markdown
@@ -84,7 +84,7 @@ def _bounds(findings: Findings, system: str, row: pd.Series, metric: str) -> str
     key = (row["machine"], row["id"], row["domain"])
     if system not in estimates or key not in estimates[system].table.index:
         return ""
-    found = estimates[system].table.loc[key]
+    found = estimates[system].table.xs(key)
     return interval(found[f"{metric}_low"], found[f"{metric}_high"])
 
 
@@ -109,7 +109,7 @@ def _search(findings: Findings) -> dict[str, Any]:
     if len(findings.complete) > 1 and keys:
         short = {key: findings.keys[key] for key in keys}
         figures["parallel"] = Markup(parallel.parallel_coordinates(trials, short, space, best))
-    if len(findings.complete) > 3:
+    if len(findings.complete) >= FEWEST:
         pairs = combinations((found.keys or keys)[:MOST_IMPORTANT], 2)
         figures["contours"] = [Markup(search.contour(trials, pair, space, best)) for pair in pairs]
     return figures
@@ -121,7 +121,7 @@ def _detection(findings: Findings) -> dict[str, Any]:
     figures: dict[str, Any] = {"machines": "", "rocs": [], "histograms": []}
     if len(with_clips(findings.machines, "holdout")):
         figures["machines"] = Markup(detection.machine_means(findings.machines, evidence.estimates, LABELS))
-    for machine in detection.machines_of(evidence.systems.get("best", ())):
+    for machine in sorted(set(evidence.systems["best"][0]["machine"])) if evidence.systems else ():
         figures["rocs"].append(detection.roc(machine, evidence.systems, LABELS))
         figures["histograms"].append(detection.histogram(machine, evidence.systems["best"][0]))
     for name in ("rocs", "histograms"):

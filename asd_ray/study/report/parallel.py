@@ -68,9 +68,11 @@ def _ends(values: pd.Series) -> list[tuple[float, float]]:
 
 
 def _axis(x: float, name: str, scale: Scale, ticks: list[tuple[float, str]] | None = None) -> str:
+    """An axis with its ticks at the left, or the given (height, text) at the right."""
     marks = ticks if ticks is not None else list(zip(*scale.ticks(), strict=True))
+    at, side = (x - 6, "left") if ticks is None else (x + 6, "right")
     texts = "".join(
-        f'<text class="tick" x="{x - 6:.0f}" y="{_y(height) + 4:.1f}">{escape(text)}</text>' for height, text in marks
+        f'<text class="{side}" x="{at:.0f}" y="{_y(height) + 4:.1f}">{escape(text)}</text>' for height, text in marks
     )
     head = f'<text class="name" x="{x:.0f}" y="18">{escape(name)}</text>'
     return f'<line x1="{x:.0f}" x2="{x:.0f}" y1="{_y(0):.1f}" y2="{_y(1):.1f}"/>{head}{texts}'

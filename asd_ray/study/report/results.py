@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from asd_ray import metrics
-from asd_ray.study.estimates import OVERALL, Estimate
+from asd_ray.study.estimates import Estimate, machines_of, mean_of
 from asd_ray.study.findings import LABELS, Findings
 from asd_ray.study.live import format_seconds
 from asd_ray.study.report.text import Table
@@ -22,11 +23,22 @@ def spread(mean: float, sd: float) -> str:
     return percent(mean) + ("" if pd.isna(sd) else f" ± {percent(sd)}")
 
 
+def with_interval(row: Mapping[str, float], metric: str) -> list[str]:
+    """Two cells: a metric with its spread over seeds, and its interval."""
+    return [spread(row[metric], row[f"{metric}_sd"]), interval(row[f"{metric}_low"], row[f"{metric}_high"])]
+
+
+def _cells(row: Mapping[str, float]) -> list[str]:
+    """AUC, interval, pAUC, interval, mAUC and the pooled variant."""
+    rest = [spread(row["mauc"], row["mauc_sd"]), percent(row["pooled_auc"]), percent(row["pooled_pauc"])]
+    return [*with_interval(row, "auc"), *with_interval(row, "pauc"), *rest]
+
+
 def averages(
     estimates: Mapping[str, Estimate],
     labels: Mapping[str, str],
     title: str,
-    others: Mapping[str, Mapping[str, float]] | None = None,
+    others: Mapping[Any, Mapping[Any, float]] | None = None,
 ) -> Table:
     """One line per system: the averages over all machines with intervals, mAUC and the pooled variant.
 
@@ -39,12 +51,7 @@ def averages(
     header = ["system", "AUC", "95 %", "pAUC", "95 %", "mAUC", "pooled AUC", "pooled pAUC", "seeds"]
     lines = []
     for name, estimate in estimates.items():
-        row = estimate.table.loc[OVERALL]
-        line = [labels[name]]
-        for metric in METRICS:
-            line += [spread(row[metric], row[f"{metric}_sd"]), interval(row[f"{metric}_low"], row[f"{metric}_high"])]
-        line += [spread(row["mauc"], row["mauc_sd"]), percent(row["pooled_auc"]), percent(row["pooled_pauc"])]
-        lines.append([*line, str(estimate.n_seeds)])
+        lines.append([labels[name], *_cells(mean_of(estimate.table)), str(estimate.n_seeds)])
     for name, values in (others or {}).items():
         auc, pauc, mauc = (percent(values[metric]) for metric in ("auc", "pauc", "mauc"))
         lines.append([labels[name], auc, "", pauc, "", mauc, "", "", ""])
@@ -85,20 +92,9 @@ def machines(findings: Findings, split: str, columns: list[tuple[str, str]], joi
 def by_machine(findings: Findings) -> Table:
     """The best trial's machines on the holdout split: spread over seeds, intervals, mAUC and the pooled variant."""
     header = ["machine", "AUC", "95 %", "pAUC", "95 %", "mAUC", "pooled AUC", "pooled pAUC"]
-    table = findings.evidence.estimates["best"].table.reset_index()
-    means = table[table["id"] == "mean"].sort_values("machine", key=lambda names: names.where(names != "all", "\uffff"))
-    lines = [
-        [
-            row["machine"],
-            spread(row["auc"], row["auc_sd"]),
-            interval(row["auc_low"], row["auc_high"]),
-            spread(row["pauc"], row["pauc_sd"]),
-            interval(row["pauc_low"], row["pauc_high"]),
-            *(spread(row["mauc"], row["mauc_sd"]), percent(row["pooled_auc"]), percent(row["pooled_pauc"])),
-        ]
-        for row in means.to_dict("records")
-    ]
-    return Table("", header, lines, 1)
+    table = findings.evidence.estimates["best"].table
+    lines = [[machine, *_cells(mean_of(table, machine))] for machine in machines_of(table)]
+    return Table("", header, lines, 1, rules={len(lines) - 1})
 
 
 def kinds(findings: Findings) -> Table:

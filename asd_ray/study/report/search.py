@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from asd_ray.study.report.svg import C, svg
 from asd_ray.study.tables import plain
 
+Floats = NDArray[np.float64]
 Space = Mapping[str, Mapping[str, Sequence[Any]]]
 """Searched key -> its distribution as in a study file: ``{uniform: [0.1, 0.6]}``."""
 
@@ -32,11 +33,11 @@ class Scale:
         self.low, self.high = (0.0, 1.0) if self.names else (float(bounds[0]), float(bounds[-1]))
         self.log = kind.startswith("log") and self.low < self.high
 
-    def __call__(self, values: pd.Series) -> NDArray[np.float64]:
+    def __call__(self, values: pd.Series) -> Floats:
         if self.names:
             places = {name: (number + 0.5) / len(self.names) for number, name in enumerate(self.names)}
-            return values.map(plain).map(places).to_numpy(np.float64)
-        return self._share(pd.to_numeric(values).to_numpy(np.float64))
+            return np.asarray(values.map(plain).map(places), dtype=np.float64)
+        return self._share(np.asarray(pd.to_numeric(values), dtype=np.float64))
 
     def ticks(self) -> tuple[list[float], list[str]]:
         """Places and names of some values."""
@@ -56,7 +57,7 @@ class Scale:
         getattr(axes, f"set_{which}lim")(-0.04, 1.04)
         getattr(axes, f"set_{which}label")(self.name)
 
-    def _share(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _share(self, values: Floats) -> Floats:
         if self.low == self.high:
             return np.full(len(values), 0.5)
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
@@ -70,7 +71,7 @@ def objective_over_trials(trials: pd.DataFrame, best: int | None) -> str:
         complete = trials[trials["status"] == "complete"].sort_values("trial")
         steps = 100 * complete["objective"].astype(float).cummax()
         axes.step(complete["trial"], steps, where="post", color=C["accent"], lw=1.5, label="best so far")
-        _points(axes, trials, trials["trial"].to_numpy(np.float64), best)
+        _points(axes, trials, np.asarray(trials["trial"], dtype=np.float64), best)
         low, high = axes.get_ylim()
         for status, marker, colour in (("pruned", "v", "muted"), ("failed", "x", "bad")):
             lost = trials.loc[(trials["status"] == status) & trials["objective"].isna(), "trial"]
@@ -102,7 +103,7 @@ def contour(trials: pd.DataFrame, keys: tuple[str, str], space: Space, best: int
     complete = complete.dropna(subset=list(keys))
     scales = [Scale(key, space, complete[key]) for key in keys]
     x, y = (scale(complete[key]) for scale, key in zip(scales, keys, strict=True))
-    value = 100 * complete["objective"].to_numpy(np.float64)
+    value = 100 * np.asarray(complete["objective"], dtype=np.float64)
 
     def draw(axes: Axes) -> None:
         axes.grid(visible=False)
@@ -133,11 +134,9 @@ def importance_bars(importance: Mapping[str, float], names: Mapping[str, str]) -
     return svg("importance", draw, (920, 70 + 32 * len(order)), left=30 + 8 * max(len(names[key]) for key in order))
 
 
-def _points(
-    axes: Axes, trials: pd.DataFrame, x: NDArray[np.float64], best: int | None, y: NDArray[np.float64] | None = None
-) -> None:
-    """Trials as points: complete ones, the best, the default (trial 0), pruned ones; by their objective unless at y."""
-    y = 100 * trials["objective"].astype(float).to_numpy() if y is None else y
+def _points(axes: Axes, trials: pd.DataFrame, x: Floats, best: int | None, at: Floats | None = None) -> None:
+    """Trials as points: complete ones, the best, the default (trial 0), pruned ones; by their objective, or ``at``."""
+    y = 100 * np.asarray(trials["objective"], dtype=np.float64) if at is None else at
     status, number = trials["status"].to_numpy(), trials["trial"].to_numpy()
     complete = status == "complete"
     for chosen, marker, size, colour, label in (
@@ -152,7 +151,7 @@ def _points(
             axes.scatter(x[chosen], y[chosen], linewidths=0.8, label=label, zorder=3, **look)
 
 
-def _triangles(x: NDArray[np.float64], y: NDArray[np.float64]) -> Triangulation | None:
+def _triangles(x: Floats, y: Floats) -> Triangulation | None:
     """Delaunay triangles between points, or None where there are too few or they lie on a line."""
     try:
         return Triangulation(x, y) if len(x) > 3 else None

@@ -52,7 +52,17 @@ _STYLE = {
 }
 
 
-def svg(name: str, draw: Callable[[Axes], None], size: tuple[int, int], top: int = 10, left: int = 58) -> str:
+RIGHT, BOTTOM = 14, 44  # margins in CSS pixels
+
+
+def svg(
+    name: str,
+    draw: Callable[[Axes], None],
+    size: tuple[int, int],
+    top: int = 10,
+    left: int = 58,
+    picture: str = "",
+) -> str:
     """A figure as an ``<svg>`` element whose ids are its own.
 
     Args:
@@ -60,13 +70,13 @@ def svg(name: str, draw: Callable[[Axes], None], size: tuple[int, int], top: int
         draw: fills the axes.
         size: width and height in CSS pixels.
         top, left: margins in CSS pixels, for a legend above and labels beside the axes.
+        picture: address of an image that fills the axes, behind what is drawn.
     """
     width, height = size
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(width / 72, height / 72))
         # Margins by hand: matplotlib's automatic layouts draw everything twice, which a report of many figures feels.
-        right, bottom = 14, 44
-        box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
+        box = (left / width, BOTTOM / height, 1 - (left + RIGHT) / width, 1 - (top + BOTTOM) / height)
         draw(figure.add_axes(box))
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -78,4 +88,7 @@ def svg(name: str, draw: Callable[[Axes], None], size: tuple[int, int], top: int
         text = text.replace(colour, f"var(--{variable})")
     head, body = text.split(">", 1)
     head = re.sub(r' (width|height)="[^"]*"', "", head)
+    if picture:
+        place = f'x="{left}" y="{top}" width="{width - left - RIGHT}" height="{height - top - BOTTOM}"'
+        body = f'<image {place} preserveAspectRatio="none" href="{picture}"/>{body}'
     return f'{head} role="img" aria-label="{escape(name)}">{body}'

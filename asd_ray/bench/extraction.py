@@ -1,0 +1,125 @@
+"""Measuring extraction: whole builds on a Ray of their own, and plain loops over the same recordings on one core."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asd_ray.bench import librosa_baseline
+from asd_ray.bench.memory import peak_memory
+from asd_ray.bench.processes import local_ray, wait_for_others
+from asd_ray.bench.table import Measured, interleaved, rate
+from asd_ray.clips import Clip
+from asd_ray.config import FeatureConfig
+from asd_ray.datasets import audio
+from asd_ray.features.log_mel import LogMel
+
+Work = Callable[[], int]
+OURS, BATCHES, TORCHAUDIO = "one clip at a time", "batches of 16", "torchaudio's MelSpectrogram"
+BASELINE, LIBROSA = "baseline's vectors, ours", "baseline's vectors, librosa"
+LIBROSA_SHARE = 10  # librosa is so slow that it gets one clip in so many
+
+
+def build_seconds(clips: Sequence[Clip], root: Path, store: Path) -> float:
+    """Seconds of a whole build on a new Ray, from the call to its return."""
+    from asd_ray.features.build import build
+
+    with local_ray():
+        started = time.perf_counter()
+        build(clips, root, store, FeatureConfig())
+        return time.perf_counter() - started
+
+
+def build_memory(clips: Sequence[Clip], root: Path, store: Path) -> float:
+    """Highest memory of a build on a new Ray, above that of this process and Ray before it, in GiB."""
+    from asd_ray.features.build import build
+
+    with local_ray():
+        before, peak = peak_memory(lambda: build(clips, root, store, FeatureConfig()))
+        return peak - before
+
+
+def one_core(recordings: Sequence[Path], repeats: int) -> dict[str, Measured]:
+    """Rates of all loops, in turn, in a process of one thread. Without librosa its loop is left out."""
+    loops = {
+        OURS: loop(recordings, LogMel(FeatureConfig())),
+        BATCHES: loop(recordings, LogMel(FeatureConfig()), 16),
+        TORCHAUDIO: loop(recordings, torchaudio_log_mel()),
+        BASELINE: loop(recordings, baseline_vectors()),
+    }
+    if importlib.util.find_spec("librosa") is not None:
+        loops[LIBROSA] = _librosa_loop(recordings[::LIBROSA_SHARE])
+    for work in loops.values():  # compiles, plans and imports what only a first call needs
+        work()
+    return dict(zip(loops, interleaved(list(loops.values()), repeats), strict=True))
+
+
+def loop_beside_others(recordings: Sequence[Path], repeats: int) -> Measured:
+    """The rate of our loop while other processes run it, too (called by ``in_processes``)."""
+    work = loop(recordings, LogMel(FeatureConfig()))
+    work()
+    wait_for_others()
+    return rate(work, repeats)
+
+
+def loop(recordings: Sequence[Path], transform: Callable[[Tensor], Tensor], batch: int = 1) -> Work:
+    """Decodes (the project's decoder) and transforms recordings, some at a time, to fp16; keeps nothing."""
+    config = FeatureConfig()
+
+    @torch.inference_mode()
+    def work() -> int:
+        for start in range(0, len(recordings), batch):
+            paths = recordings[start : start + batch]
+            waveforms = np.stack([audio.read(path, config.sample_rate, config.seconds) for path in paths])
+            transform(torch.from_numpy(waveforms)).half()
+        return len(recordings)
+
+    return work
+
+
+def _librosa_loop(recordings: Sequence[Path]) -> Work:
+    def work() -> int:
+        for path in recordings:
+            librosa_baseline.vectors(path)
+        return len(recordings)
+
+    return work
+
+
+def torchaudio_log_mel() -> Callable[[Tensor], Tensor]:
+    """:class:`LogMel` as torchaudio's own transform makes it, with the default settings."""
+    from torchaudio.transforms import MelSpectrogram
+
+    config = FeatureConfig()
+    mel = MelSpectrogram(
+        config.sample_rate,
+        config.n_fft,
+        config.win_length,
+        config.hop_length,
+        config.f_min,
+        config.f_max,
+        n_mels=config.n_mels,
+        power=config.power,
+        norm=config.norm,
+        mel_scale=config.mel_scale,
+        pad_mode=config.pad_mode,
+    )
+    return lambda waveforms: mel(waveforms).clamp_min(config.floor).log()
+
+
+def baseline_vectors() -> Callable[[Tensor], Tensor]:
+    """What :func:`asd_ray.bench.librosa_baseline.vectors` makes, by our transform: (B, S) to (B, V, P F)."""
+    log_mel, context = LogMel(FeatureConfig(preset="dcase2020_baseline")), librosa_baseline.CONTEXT
+
+    def vectors(waveforms: Tensor) -> Tensor:
+        frames = log_mel(waveforms).transpose(1, 2)  # (B, T, F)
+        count = frames.shape[1] - context + 1
+        return torch.cat([frames[:, first : first + count] for first in range(context)], dim=2)
+
+    return vectors
