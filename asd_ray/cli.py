@@ -161,6 +161,19 @@ def report_command(folder: StudyDir) -> None:
     typer.echo(f"report: {shown(outcome.report)}")
 
 
+@study_app.command("compare")
+def compare_command(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR DIR ...", help="Study folders of the same test clips.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the comparison is written.")],
+) -> None:
+    """Studies side by side: their best trials, with intervals and differences to the first, paired by clip."""
+    from asd_ray.study.compare import compare
+
+    page = compare(folders, out)
+    typer.echo((out / "compare.md").read_text(encoding="utf-8"))
+    typer.echo(f"comparison: {shown(page)}")
+
+
 def _run(study: Any, out: Path | None, address: str | None, as_json: bool) -> None:
     from asd_ray.study.live import format_seconds
     from asd_ray.study.report import terminal_table

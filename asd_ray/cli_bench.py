@@ -15,12 +15,13 @@ from asd_ray.files import write_text
 if TYPE_CHECKING:
     from asd_ray.bench.table import Benchmark
 
-NAMES = ("features",)
+NAMES = ("features", "data", "augment", "step", "ray", "scaling", "trial", "scoring", "study")
 
 
 def bench(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help=f"Which: {', '.join(NAMES)}. All by default.")
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help=f"Which: {', '.join(NAMES)}. By default all, an hour or more."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A small fraction of the work: does it run?")] = False,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the JSON to this file, too.")] = None,

@@ -34,7 +34,7 @@ from asd_ray.features.log_mel import LogMel, to_int16
 from asd_ray.features.store import Manifest
 from asd_ray.files import write_folder_atomically
 from asd_ray.identify import tell_class
-from asd_ray.methods.base import DataInfo, Method
+from asd_ray.methods.base import DataInfo, Method, own_scores
 from asd_ray.methods.registry import build
 from asd_ray.scoring import Embedded, ScoreKind, Scorer
 
@@ -166,13 +166,16 @@ class Detector:
 
     def _table(self, files: Sequence[tuple[Path, str]], outputs: Sequence[tuple[Tensor, Tensor]]) -> pd.DataFrame:
         numbers = {name: number for number, name in enumerate(self.info.classes)}
-        embedding, logits = (torch.cat(parts).numpy() for parts in zip(*outputs, strict=True))
+        embedding, logits = (torch.cat(parts) for parts in zip(*outputs, strict=True))
         if embedding.shape[1] != self.train.embedding.shape[1]:
             raise AsdRayError(
                 f"The detector's network gives {embedding.shape[1]} dimensions, its training clips have "
                 f"{self.train.embedding.shape[1]}: its files are not of one detector; copy or train it again."
             )
-        test = Embedded(embedding, logits, np.array([numbers[name] for _, name in files]))
+        names = [name for _, name in files]
+        label = np.array([numbers[name] for name in names])
+        own = own_scores(self.method, embedding, names).numpy()
+        test = Embedded(embedding.numpy(), logits.numpy(), label, own=own)
         scores = self._scorer.score(test, [self.kind])[self.kind]
         thresholds = np.array([self.thresholds[name] for _, name in files])
         machines, ids = zip(*(name.split("/", 1) for _, name in files), strict=True)

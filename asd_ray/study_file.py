@@ -6,13 +6,15 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
-from asd_ray.config import Scalar, Section, StudyConfig
+from asd_ray.config import MethodConfig, Scalar, Section, StudyConfig
 from asd_ray.errors import ConfigError
+
+METHODS = {config.model_fields["name"].default: config for config in get_args(MethodConfig)}
 
 
 def load_study(path: str | Path, overrides: Iterable[str] = ()) -> StudyConfig:
@@ -206,7 +208,10 @@ def _did_you_mean(key: str, study: StudyConfig) -> str:
 
 def _explain(detail: Any) -> str:
     """One pydantic error as a sentence: key, rule, value."""
-    key = ".".join(str(part) for part in detail["loc"]) or "the study"
+    where = detail["loc"]
+    if where[:1] == ("method",) and len(where) > 1 and where[1] in METHODS:
+        where = (where[0], *where[2:])  # pydantic names the member of a union, a study file does not
+    key = ".".join(str(part) for part in where) or "the study"
     if detail["type"] == "extra_forbidden":
         return f"{key}: unknown key.{_near_key(detail['loc'])}"
     if detail["type"] == "missing":
@@ -224,7 +229,7 @@ def _near_key(location: tuple[int | str, ...]) -> str:
     fields: Any = StudyConfig
     for part in location[:-1]:
         field = getattr(fields, "model_fields", {}).get(str(part))
-        fields = field.annotation if field else None
+        fields = field.annotation if field else METHODS.get(part)
     known = list(getattr(fields, "model_fields", {}))
     close = difflib.get_close_matches(str(location[-1]), known, n=1)
     if close:

@@ -32,6 +32,7 @@ COMMANDS = [
     ["study", "validate"],
     ["study", "run"],
     ["study", "status"],
+    ["study", "compare"],
     ["study", "report"],
 ]
 

@@ -36,7 +36,7 @@ def points(study: StudyConfig) -> list[StudyConfig]:
 def test_every_study_loads_and_asks_a_question(path: Path) -> None:
     study = load_study(path)
     check(study)
-    assert "?" in header(path)
+    assert "?" in header(path) or path.parent.name == "comparators"  # these reproduce
     assert study.name in (path.stem, f"sia_moco_{path.stem}")
     for key in study.search.space:
         get_key(study, key)

@@ -38,7 +38,7 @@ QUICK = Size(recordings=24, clips=256, small=128, read=256, builds=1, repeats=2)
 
 
 def run(quick: bool) -> Benchmark:
-    """Measures; half an hour on two cores at most, with ``quick`` about a minute."""
+    """Measures; half an hour on two cores at most, with ``quick`` a minute or two."""
     size = QUICK if quick else FULL
     result = Benchmark("features")
     with tempfile.TemporaryDirectory(prefix="asd_ray-bench-") as name:
@@ -98,9 +98,8 @@ def _extraction(folder: Path, recordings: list[Path], size: Size) -> list[Compar
 
 def _memory(folder: Path, recordings: list[Path], size: Size) -> list[Comparison]:
     sizes = (size.small, size.clips)
-    say(
-        f"features: memory of builds of {sizes[0]:,} and {sizes[1]:,} clips, {duration(2 * RAY_SECONDS + sum(sizes) / 200)}"
-    )
+    forecast = duration(2 * RAY_SECONDS + sum(sizes) / 200)
+    say(f"features: memory of builds of {sizes[0]:,} and {sizes[1]:,} clips, {forecast}")
     peaks = []
     for count in sizes:
         root, store = folder / f"memory-{count}", folder / "store"
@@ -108,7 +107,7 @@ def _memory(folder: Path, recordings: list[Path], size: Size) -> list[Comparison
         try:
             peaks.append(Measured((in_new_process(extraction.build_memory, clips, root, store),), "GiB"))
         except ModuleNotFoundError:
-            return [Comparison("memory of a build", Measured((float("nan"),), "GiB"), reference_is=MISSING)]
+            return [Comparison("memory of a build", Measured((), "GiB"), reference_is=MISSING)]
         shutil.rmtree(store)
     what = [f"memory of a build of {count:,} clips" for count in sizes]
     note = (
@@ -132,7 +131,7 @@ def _reading(folder: Path, recordings: list[Path], size: Size) -> list[Compariso
     line = partial(Comparison, limit=20_000)
     note = (
         f"every epoch of {size.read:,} clips in shuffled batches of {reading.BATCH}, in actors of one thread; the "
-        "slowest is the first, which maps the object store's memory; what is streamed comes from the page cache"
+        "first maps the object store's memory and so is slower; what is streamed comes from the page cache"
     )
     return [
         line("reading cached, one worker", cached[0], note=note),

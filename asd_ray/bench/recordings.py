@@ -14,9 +14,13 @@ MACHINES = 6
 
 
 def make_recordings(folder: Path, count: int) -> list[Path]:
-    """Renders ``count`` recordings of 10 s at 16 kHz (a multiple of 6, at least 18) below a folder."""
-    config = SyntheticConfig(machines=MACHINES, ids=1, train=count // MACHINES - 2, test_normal=1, test_anomaly=1)
-    return [folder / recording.path for recording in synthetic.synthesise(folder, config)]
+    """Renders ``count`` recordings of 10 s at 16 kHz below a folder; see :func:`config`."""
+    return [folder / recording.path for recording in synthetic.synthesise(folder, config(count))]
+
+
+def config(count: int) -> SyntheticConfig:
+    """A synthetic set of ``count`` recordings: a multiple of 6, at least 18."""
+    return SyntheticConfig(machines=MACHINES, ids=1, train=count // MACHINES - 2, test_normal=1, test_anomaly=1)
 
 
 def link_clips(recordings: Sequence[Path], folder: Path, count: int) -> list[Clip]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -22,7 +23,7 @@ class Measured:
     """Repeats of one measurement.
 
     Attributes:
-        values: of every repeat.
+        values: of every repeat; none where it could not be measured.
         unit: of the values.
     """
 
@@ -31,9 +32,11 @@ class Measured:
 
     @property
     def median(self) -> float:
-        return statistics.median(self.values)
+        return statistics.median(self.values) if self.values else math.nan
 
     def __str__(self) -> str:
+        if not self.values:
+            return "not measured"
         if len(self.values) == 1:
             return f"{_short(self.median)} {self.unit}"
         return f"{_short(self.median)} ({_short(min(self.values))} to {_short(max(self.values))}) {self.unit}"
@@ -68,7 +71,7 @@ class Comparison:
 
     @property
     def met(self) -> bool | None:
-        if self.limit is None:
+        if self.limit is None or not self.ours.values:
             return None
         return self.value <= self.limit if self.at_most else self.value >= self.limit
 
@@ -105,7 +108,7 @@ class Benchmark:
                     "ours": list(line.ours.values),
                     "reference": list(line.reference.values) if line.reference else None,
                     "reference_is": line.reference_is,
-                    "value": line.value,
+                    "value": line.value if line.ours.values else None,
                     "target": line.limit,
                     "at_most": line.at_most,
                     "met": line.met,
@@ -159,6 +162,16 @@ def rate(work: Callable[[], int], repeats: int, unit: str = "clips/s") -> Measur
         done = work()
         values.append(done / (time.perf_counter() - started))
     return Measured(tuple(values), unit)
+
+
+def seconds_of(work: Callable[[], object], repeats: int) -> Measured:
+    """How long a function takes."""
+    values = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        values.append(time.perf_counter() - started)
+    return Measured(tuple(values), "s")
 
 
 def interleaved(works: Sequence[Callable[[], int]], repeats: int, unit: str = "clips/s") -> list[Measured]:

@@ -5,22 +5,29 @@ Sources: [A] arXiv 2509.15570 (sia_moco), [B] arXiv 2509.13853 (os_scl), [BYOL-A
 [MoCo] the code whose contrast A uses. Where a paper leaves a value open, the default is ours and says so.
 """
 
+from asd_ray.config.autoencoder import AutoencoderConfig, AutoencoderTrainConfig
 from asd_ray.config.data import Channel, DataConfig, SyntheticConfig
 from asd_ray.config.evaluation import EvaluationConfig
 from asd_ray.config.features import FeatureConfig
 from asd_ray.config.method import FinetuneConfig, OptimiserConfig, PretrainConfig, SiaMocoConfig
+from asd_ray.config.os_scl import OsSclConfig, OsSclTrainConfig
 from asd_ray.config.search import Distribution, Scalar, SearchConfig
 from asd_ray.config.section import Section
-from asd_ray.config.study import ResourceConfig, StudyConfig
+from asd_ray.config.study import MethodConfig, ResourceConfig, StudyConfig
 
 __all__ = [
+    "AutoencoderConfig",
+    "AutoencoderTrainConfig",
     "Channel",
     "DataConfig",
     "Distribution",
     "EvaluationConfig",
     "FeatureConfig",
     "FinetuneConfig",
+    "MethodConfig",
     "OptimiserConfig",
+    "OsSclConfig",
+    "OsSclTrainConfig",
     "PretrainConfig",
     "ResourceConfig",
     "Scalar",

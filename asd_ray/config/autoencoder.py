@@ -51,6 +51,11 @@ class AutoencoderConfig(Section):
     train: AutoencoderTrainConfig = AutoencoderTrainConfig()
 
     @property
+    def epochs(self) -> int:
+        """Epochs of all stages together."""
+        return self.train.epochs
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the feature store that it needs."""
         return ("log_mel",)

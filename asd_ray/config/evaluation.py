@@ -8,23 +8,25 @@ from pydantic import Field, model_validator
 
 from asd_ray.config.section import Section
 
-SingleScore = Literal["classification", "knn", "local_density", "mahalanobis", "gmm"]
-ScoreKind = Literal["classification", "knn", "local_density", "mahalanobis", "gmm", "ensemble"]
+SingleScore = Literal["own", "classification", "knn", "local_density", "mahalanobis", "gmm"]
+ScoreKind = Literal["own", "classification", "knn", "local_density", "mahalanobis", "gmm", "ensemble"]
 KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
 
 
 class EvaluationConfig(Section):
-    score: Literal["classification", "knn", "local_density", "mahalanobis", "gmm", "ensemble", "best"] = "knn"
+    score: Literal["own", "classification", "knn", "local_density", "mahalanobis", "gmm", "ensemble", "best"] = "knn"
     """A clip's anomaly score, one of ``scores``, or ``best``: the one of them with the best ``objective`` on the select
     split, chosen anew in every trial.
 
-    ``classification``: −log p(own ID). ``knn``: mean distance to the ``neighbours`` nearest training clips of the own
-    ID. ``local_density``: distance to a training clip of the own ID relative to how close that clip's own neighbours
-    are. ``mahalanobis``: distance to the own ID's mean under one shrunk covariance for all IDs. ``gmm``: −log density
-    under a Gaussian mixture of the own ID's training clips. ``ensemble``: mean of the standardised scores of
-    ``ensemble``."""
+    ``own``: the score that a method comes with: −log p(own ID) with the margin (``os_scl``), or the error of the
+    reconstruction (``autoencoder``); ``sia_moco`` has none. ``classification``: −log p(own ID), without margin.
+    ``knn``: mean distance to the ``neighbours`` nearest training clips of the own ID. ``local_density``: distance to a
+    training clip of the own ID relative to how close that clip's own neighbours are. ``mahalanobis``: distance to the
+    own ID's mean under one shrunk covariance for all IDs. ``gmm``: −log density under a Gaussian mixture of the own
+    ID's training clips. ``ensemble``: mean of the standardised scores of ``ensemble``."""
     scores: tuple[ScoreKind, ...] = Field(KINDS, min_length=1)
-    """Scores that are computed and stored for every trial; another one costs seconds and no training."""
+    """Scores that are computed and stored for every trial (``own`` where the method has one); another one costs seconds
+    and no training."""
     distance: Literal["cosine", "euclidean"] = "cosine"
     """Of ``knn`` and ``local_density``."""
     neighbours: int = Field(1, ge=1)

@@ -84,6 +84,11 @@ class OsSclConfig(Section):
     train: OsSclTrainConfig = OsSclTrainConfig()
 
     @property
+    def epochs(self) -> int:
+        """Epochs of all stages together."""
+        return self.train.epochs
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the feature store that the inputs are made of."""
         log_mel = ("log_mel",) if "mel" in self.inputs else ()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from asd_ray.config.autoencoder import AutoencoderConfig
 from asd_ray.config.data import DataConfig
 from asd_ray.config.evaluation import EvaluationConfig
 from asd_ray.config.features import FeatureConfig
 from asd_ray.config.method import SiaMocoConfig
+from asd_ray.config.os_scl import OsSclConfig
 from asd_ray.config.search import SearchConfig
 from asd_ray.config.section import Section
+
+MethodConfig = SiaMocoConfig | OsSclConfig | AutoencoderConfig
+"""What is trained, told apart by ``name``."""
 
 
 class ResourceConfig(Section):
@@ -40,10 +45,18 @@ class StudyConfig(Section):
     """Every random number of the study is derived from it (and from trial, epoch and worker)."""
     data: DataConfig = DataConfig()
     features: FeatureConfig = FeatureConfig()
-    method: SiaMocoConfig = SiaMocoConfig()
+    method: Annotated[MethodConfig, Field(discriminator="name")] = SiaMocoConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     search: SearchConfig = SearchConfig()
     resources: ResourceConfig = ResourceConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_by_default(cls, given: Any) -> Any:
+        """A method without a name is ``sia_moco``."""
+        if isinstance(given, dict) and isinstance(method := given.get("method"), dict) and "name" not in method:
+            return {**given, "method": {"name": "sia_moco", **method}}
+        return given
 
     @model_validator(mode="after")
     def _data_has_a_root(self) -> StudyConfig:
@@ -53,7 +66,7 @@ class StudyConfig(Section):
 
     @model_validator(mode="after")
     def _corpus_is_there(self) -> StudyConfig:
-        corpus = self.method.pretrain.corpus
+        corpus = self.method.pretrain.corpus if isinstance(self.method, SiaMocoConfig) else "own"
         if corpus != "own" and not self.data.extra_pretraining:
             raise ValueError(f"data.extra_pretraining must name folders of audio for method.pretrain.corpus {corpus}")
         return self

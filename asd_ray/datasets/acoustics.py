@@ -256,9 +256,9 @@ def factory(grid: Grid, site: Generator, rng: Generator) -> Spectrum:
     mains = 10 ** site.uniform(-2, -1, 8) * site.integers(0, 2, 8)
     spectrum = spectrum + scale * hum(grid, rng, 50.0, mains)
     clang = Body.draw(site, 5, 500, 5000, (30, 90))
-    times = arrivals(grid, rng, site.uniform(0.1, 0.5))
+    times = arrivals(grid, rng, site.uniform(0.2, 1.0))
     if len(times):
         hits = to_spectrum(impulses(grid, times, rng.lognormal(0, 0.6, len(times)))) * response(clang, grid)
-        hits *= scale * rng.uniform(0.05, 0.2) / rms(hits, grid)
+        hits *= scale * rng.uniform(0.1, 0.4) / rms(hits, grid)
         spectrum = spectrum + hits
     return spectrum

@@ -33,10 +33,10 @@ class Fan(Machine):
     """An industrial fan: blade-passing tones, turbulence that the blades modulate, motor hum."""
 
     faults: ClassVar[dict[str, Fault]] = {
-        "imbalance": Fault("low", (30, 500), (-13.5, -3.5)),
-        "clogging": Fault("low", (60, 600), (-11.5, -1.5)),
-        "bearing_defect": Fault("high", (2500, 7000), (-15.5, -5.5)),
-        "blade_rub": Fault("high", (2000, 7500), (-11.5, -1.5)),
+        "imbalance": Fault("low", (30, 500), (-12.5, -2.5)),
+        "clogging": Fault("low", (60, 600), (-15, -5)),
+        "bearing_defect": Fault("high", (2500, 7000), (-14.5, -4.5)),
+        "blade_rub": Fault("high", (2000, 7500), (-15, -5)),
     }
 
     def __init__(self, rng: Generator) -> None:
@@ -86,10 +86,10 @@ class Pump(Machine):
     """A centrifugal water pump: vane-passing tones, flow noise, motor hum, slow pulsation of the pipe."""
 
     faults: ClassVar[dict[str, Fault]] = {
-        "cavitation": Fault("high", (2500, 7500), (-17, -7)),
+        "cavitation": Fault("high", (2500, 7500), (-18, -8)),
         "leak": Fault("high", (3500, 7500), (-15, -5)),
-        "clogging": Fault("low", (40, 500), (-13, -3)),
-        "loose_mount": Fault("low", (40, 800), (-14, -4)),
+        "clogging": Fault("low", (40, 500), (-15, -5)),
+        "loose_mount": Fault("low", (40, 800), (-15.5, -5.5)),
     }
 
     def __init__(self, rng: Generator) -> None:
@@ -142,10 +142,10 @@ class Gearbox(Machine):
     """A spur gear stage: mesh tones that both shafts modulate, lubricant and bearing noise."""
 
     faults: ClassVar[dict[str, Fault]] = {
-        "tooth_defect": Fault("high", (1500, 7500), (-11.5, -1.5)),
-        "bearing_defect": Fault("high", (2500, 7000), (-16.5, -6.5)),
-        "eccentricity": Fault("low", (100, 1500), (-12.5, -2.5)),
-        "imbalance": Fault("low", (20, 300), (-7.5, 2.5)),
+        "tooth_defect": Fault("high", (1500, 7500), (-15.5, -5.5)),
+        "bearing_defect": Fault("high", (2500, 7000), (-16, -6)),
+        "eccentricity": Fault("low", (100, 1500), (-13.5, -3.5)),
+        "imbalance": Fault("low", (20, 300), (-5, 5)),
     }
 
     def __init__(self, rng: Generator) -> None:
@@ -193,10 +193,10 @@ class ToyCar(Machine):
     """A toy car on its track: commutator whine of a small motor, plastic gears, rolling wheels."""
 
     faults: ClassVar[dict[str, Fault]] = {
-        "bent_shaft": Fault("low", (80, 1500), (-8, 2)),
-        "deformed_wheel": Fault("low", (60, 600), (-9, 1)),
-        "tooth_defect": Fault("high", (1500, 7500), (-10, 0)),
-        "brush_wear": Fault("high", (2500, 7500), (-15, -5)),
+        "bent_shaft": Fault("low", (80, 1500), (-14, -4)),
+        "deformed_wheel": Fault("low", (60, 600), (-13, -3)),
+        "tooth_defect": Fault("high", (1500, 7500), (-15, -5)),
+        "brush_wear": Fault("high", (2500, 7500), (-20, -10)),
     }
 
     def __init__(self, rng: Generator) -> None:
@@ -215,7 +215,7 @@ class ToyCar(Machine):
 
     def sound(self, op: Operation) -> Spectrum:
         grid, rng = op.grid, op.rng
-        motor = op.shaft(self.hertz * (1 - 0.1 * op.load), 0.015)
+        motor = op.shaft(self.hertz * (1 - 0.03 * op.load), 0.008)
         wheel = motor / self.ratio
         drive = tones(motor, self.amplitudes, self.angles, grid)
         wobble = 1 + self.depth * tones(wheel, np.array([1, 0.5]), rng.uniform(size=2), grid)

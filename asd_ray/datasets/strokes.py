@@ -37,9 +37,9 @@ class Slider(Machine):
     """A belt-driven slide rail: strokes to and fro, rolling noise and motor whine with the speed, end thumps."""
 
     faults: ClassVar[dict[str, Fault]] = {
-        "rail_damage": Fault("high", (1500, 7500), (-9, 1)),
-        "dry_rail": Fault("high", (1500, 7500), (-22, -12)),
-        "loose_belt": Fault("low", (60, 700), (-15, -5)),
+        "rail_damage": Fault("high", (1500, 7500), (-14, -4)),
+        "dry_rail": Fault("high", (1500, 7500), (-21.5, -11.5)),
+        "loose_belt": Fault("low", (60, 700), (-18, -8)),
         "missing_stroke": Fault("low", (60, 7500), (0, 0)),
     }
 
@@ -56,13 +56,14 @@ class Slider(Machine):
         self.tonality, self.thump = rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.8)
         self.place = rng.uniform(0.25, 0.75)  # of the damage on the rail
         self.squeal = rng.uniform(2200, 4500)  # Hz
+        self.dwell = rng.uniform(0.1, 0.3)  # share of a stroke that the carriage waits before it
 
     def velocity(self, stroke: Phase, made: Real) -> Signal:
         """(N,) relative speed of the carriage at an angle of its cycle. ``made``: how far each stroke goes."""
         number = np.floor(2 * stroke).astype(np.int32)
-        place = (2 * stroke - number).astype(np.float32)  # in a stroke, over 0 to 1
+        way = np.maximum(2 * stroke - number - self.dwell, 0).astype(np.float32) / (1 - self.dwell)
         height = np.where((np.arange(len(made)) + number[0]) % 2, self.asymmetry, 1.0) * made
-        profile = np.minimum(np.minimum(place, 1 - place) / self.ramp, 1)
+        profile = np.minimum(np.minimum(way, 1 - way) / self.ramp, 1)
         return profile * height.astype(np.float32)[number - number[0]]
 
     def sound(self, op: Operation) -> Spectrum:
@@ -72,7 +73,7 @@ class Slider(Machine):
         healthy_strokes = np.ones(len(ends) + 1)
         made = healthy_strokes
         if op.fault == "missing_stroke":  # the carriage sticks, and creeps instead
-            made = np.maximum(completed(op, len(made), 0.05 + 0.2 * op.severity), faults.uniform(0, 0.3, len(made)))
+            made = np.maximum(completed(op, len(made), 0.05 + 0.15 * op.severity), faults.uniform(0, 0.3, len(made)))
         speed = self.velocity(stroke, made)
         frame = response(self.frame, grid)
         path = slope(grid, self.corner, self.fall) * (0.3 + np.abs(frame))
@@ -91,15 +92,18 @@ class Slider(Machine):
         healthy = rolling + whine + thump
         if op.fault in ("", "missing_stroke"):
             return healthy
-        if op.fault == "rail_damage":  # balls pass over a pit at one place, on the way there and back
-            there, back = (passages(stroke, 1, grid, offset) for offset in (-self.place / 2, self.place / 2))
-            times = np.concatenate([there, back])[:, None] + faults.uniform(-0.02, 0.02, (len(there) + len(back), 3))
+        if op.fault == "rail_damage":  # balls pass over a pitted stretch at one place, on the way there and back
+            moments = (self.dwell + (1 - self.dwell) * way for way in (self.place, 1 - self.place))
+            times = np.concatenate([passages(stroke, 1, grid, -(n + at) / 2) for n, at in enumerate(moments)])
+            times = times[:, None] + faults.uniform(-0.08, 0.08, (len(times), 16))
             hits = impulses(grid, times.ravel(), faults.lognormal(0, 0.4, times.size))
             faulty = to_spectrum(hits) * frame * band(grid, 1500, 7000)
-        elif op.fault == "dry_rail":  # stick and slip at low speed: a squeal when the carriage starts and stops
+        elif op.fault == "dry_rail":  # friction hisses all the way, and squeals where it sticks and slips, at low speed
             squeal = ((speed > 0.05) & (speed < 0.7)) * np.exp(0.7 * drift(grid, faults, 0.1))
             pitch = turn(grid, faults, self.squeal * (1 + 0.03 * drift(grid, faults, 0.2)))
-            faulty = to_spectrum(squeal * tones(pitch, np.array([1, 0.5, 0.3]), faults.uniform(size=3), grid))
+            squeal *= tones(pitch, np.array([1, 0.5, 0.3]), faults.uniform(size=3), grid)
+            friction = to_spectrum(white(grid, faults) * speed) * band(grid, 2000, 7000)
+            faulty = friction + to_spectrum(0.3 * squeal)
         else:  # the belt flaps after every reversal
             flap = pulses(grid, ends, 1.0, 0.02, 0.25) * np.abs(np.sin(2 * np.pi * turn(grid, faults, 7.0)))
             faulty = to_spectrum(white(grid, faults) * flap) * band(grid, 90, 450)

@@ -29,7 +29,7 @@ from asd_ray.datasets.mechanics import Machine, Operation
 from asd_ray.errors import AsdRayError
 from asd_ray.files import write_atomically
 
-GENERATOR = 1
+GENERATOR = 2
 """Version of the sounds: raised whenever a recording of the same name would sound different."""
 
 IDS = {
@@ -43,7 +43,7 @@ OPERATION = {  # range of speed relative to the nominal one, range of load, by d
     "target": ((1.08, 1.14), (0.6, 1.0)),
 }
 SEVERITY = (0.3, 1.0)
-LEVEL_DB = (-42.0, -38.0)  # RMS of a clip in dB of full scale; the public sets' lie around -40
+LEVEL_DB = (-40.5, -39.5)  # RMS of a clip in dB of full scale; the public sets' lie around -40
 LEAK_DB = -12.0  # a machine behind the wall, relative to the hall's own noise
 CHUNK = 16  # recordings per task
 
@@ -167,7 +167,7 @@ def _stratum(
             severity=round(SEVERITY[0] + (SEVERITY[1] - SEVERITY[0]) * severity, 3) if kind else 0.0,
             speed=round(speed, 4),
             load=round(load, 4),
-            snr_db=round(config.snr_db - 2 + 4 * snr, 2),
+            snr_db=round(config.snr_db - 1 + 2 * snr, 2),
             level_db=round(LEVEL_DB[0] + (LEVEL_DB[1] - LEVEL_DB[0]) * level, 2),
             individual=stable_hash("individual", config.seed, machine, name),
             seed=stable_hash("clip", config.seed, path),

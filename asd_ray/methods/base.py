@@ -105,6 +105,8 @@ class Method(nn.Module, ABC):
 
     columns: tuple[str, ...] = ("log_mel",)
     """Columns of the feature store that it needs."""
+    has_own_score: bool = False
+    """Whether it comes with an anomaly score of its own (:meth:`own_score`)."""
 
     @classmethod
     def check(cls, config: Any) -> None:
@@ -140,6 +142,16 @@ class Method(nn.Module, ABC):
             AsdRayError: it has no score for clips of such a class.
         """
         raise NotImplementedError(f"{type(self).__name__} has no score of its own.")
+
+
+@torch.inference_mode()
+def own_scores(method: Method, embedding: Tensor, classes: Sequence[str]) -> Tensor:
+    """The method's own scores (N,) of clips by their embeddings (N, D) and class names, fp32 on the CPU; none (0,) if
+    it has no score of its own."""
+    if not method.has_own_score or not len(embedding):
+        return torch.empty(0)
+    device = next(method.parameters()).device
+    return method.own_score(embedding.to(device), classes).float().cpu()
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype | None:

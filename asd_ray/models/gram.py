@@ -58,7 +58,7 @@ class TFgram(nn.Module):
     """Waveforms (B, S) to (B, F, T); any S.
 
     198,720 parameters at F = 128, whatever T. The convolutions over time are 2-d ones of height 1: that is the same
-    arithmetic, but only of those does torch have kernels in channels_last, twice as fast in bf16 on a CPU.
+    arithmetic, but only those can run in channels_last, in which a step took 0.6 of the time in bf16 on a CPU.
 
     Args:
         n_mels: F.

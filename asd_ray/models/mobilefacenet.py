@@ -25,6 +25,8 @@ import math
 
 from torch import Tensor, nn
 
+from asd_ray.models.prelu import PReLU
+
 BOTTLENECKS = ((2, 128, 2, 2), (4, 128, 2, 2), (4, 128, 2, 2))
 """Expansion t, channels c, blocks n, stride s of the first block; the paper's table 1 has the same columns."""
 
@@ -111,4 +113,4 @@ def _convolution(
     # The variance that these weights give from inputs of mean square 1. From torch's start, 1, the running average
     # needs some 100 steps down to a depthwise convolution's 1/256, and eval mode is useless for as long.
     norm.running_var.fill_(2 * inputs / (groups * outputs))
-    return nn.Sequential(convolution, norm, *([] if linear else [nn.PReLU(outputs)]))
+    return nn.Sequential(convolution, norm, *([] if linear else [PReLU(outputs)]))

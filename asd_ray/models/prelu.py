@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 class PReLU(nn.PReLU):
     """``torch.nn.PReLU``, value and gradient alike, with the backward pass on CPUs from operations that are vectorised.
 
-    torch's own (2.11) is not, and took half of a MobileFaceNet's training step there. Other devices get torch's.
+    torch's own (2.11) is not, and took about half of a MobileFaceNet's training step there. Other devices get torch's.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def benchmark(
         metrics.averages(per_id)
         metrics.pooled(scored)
 
-    for kind in KINDS:
+    for kind in (kind for kind in KINDS if kind != "own"):  # which costs nothing
         scores = timed(f"score {kind}", partial(scorer.score, unknown, [kind]))[kind]
         timed(f"metrics {kind}", partial(evaluate, clips.assign(score=scores)))
     times = pd.DataFrame(rows, columns=["part", "wall_s", "cpu_s"])

@@ -29,12 +29,14 @@ class Embedded:
         label: (N,) int, the clip's own class, or -1 if that class was never trained.
         domain: (N,) int, positions in :data:`DOMAINS`; by default no clip has a domain. Only that of training clips is
             ever used: a test clip's is hidden in the challenge.
+        own: (N,) float32, scores that the method itself gives the clips; empty where it gives none.
     """
 
     embedding: NDArray[np.float32]
     logits: NDArray[np.float32]
     label: NDArray[np.int64]
     domain: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    own: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
     def __post_init__(self) -> None:
         n, classes = len(self.label), self.logits.shape[-1]
@@ -45,14 +47,16 @@ class Embedded:
                 f"{n} labels need as many embeddings, logits and domains, found shapes {self.embedding.shape}, "
                 f"{self.logits.shape} and {self.domain.shape}."
             )
+        if self.own.shape not in ((0,), (n,)):
+            raise AsdRayError(f"{n} labels need as many own scores or none, found the shape {self.own.shape}.")
         for name, values, lowest, highest in (
             ("Labels", self.label, -1, classes - 1),
             ("Domains", self.domain, 0, len(DOMAINS) - 1),
         ):
             if n and not lowest <= values.min() <= values.max() <= highest:
                 raise AsdRayError(f"{name} must lie in {lowest} to {highest}, found {values.min()} to {values.max()}.")
-        for name in ("embedding", "logits"):
-            bad = ~(np.abs(getattr(self, name)) < _LARGEST).all(axis=1)
+        for name, numbers in (("embedding", self.embedding), ("logits", self.logits), ("score", self.own[:, None])):
+            bad = ~(np.abs(numbers) < _LARGEST).all(axis=1)
             if bad.any():
                 raise AsdRayError(
                     f"The network's {name} of {int(bad.sum())} of {n} clips hold NaN, infinity or numbers beyond "

@@ -28,6 +28,7 @@ class Scorer:
 
     What several scores share is fitted once, when it is first needed, and kept.
 
+    * ``own``: what the method itself says (:meth:`asd_ray.methods.base.Method.own_score`), if it says anything.
     * ``classification``: -log p(own class), the field's usual score (STgram-MFN, OS-SCL).
     * ``knn``: :meth:`asd_ray.scoring.neighbours.References.knn`.
     * ``local_density``: :meth:`asd_ray.scoring.neighbours.References.local_density`.
@@ -57,7 +58,11 @@ class Scorer:
         self._train_scores: dict[SingleScore, Scores] = {}
 
     def score(self, test: Embedded, kinds: Sequence[ScoreKind] | None = None) -> dict[ScoreKind, Scores]:
-        """Scores (M,) of other clips than the training clips, for each of ``kinds`` (by default ``config.scores``).
+        """Scores (M,) of other clips than the training clips.
+
+        Args:
+            test: the clips.
+            kinds: of scores; by default those of ``config.scores`` that the method has.
 
         Raises:
             ConfigError: there is no such score.
@@ -75,22 +80,31 @@ class Scorer:
         return self._chosen(kinds, single, self.train.label)
 
     def _needed(self, kinds: Sequence[ScoreKind] | None) -> list[SingleScore]:
-        asked = self.config.scores if kinds is None else kinds
+        asked = self._asked(kinds)
         unknown = [kind for kind in asked if kind not in KINDS]
         if unknown:
             raise ConfigError(f"evaluation.score: expected one of {', '.join(KINDS)}; found {unknown[0]!r}.")
+        if "own" in asked and not len(self.train.own):
+            raise ConfigError("evaluation.score: the method has no score of its own.")
         return [kind for kind in SINGLE if kind in asked or ("ensemble" in asked and kind in self.config.ensemble)]
+
+    def _asked(self, kinds: Sequence[ScoreKind] | None) -> Sequence[ScoreKind]:
+        if kinds is None:
+            return [kind for kind in self.config.scores if kind != "own" or len(self.train.own)]
+        return kinds
 
     def _chosen(
         self, kinds: Sequence[ScoreKind] | None, single: dict[SingleScore, Scores], label: NDArray[np.int64]
     ) -> dict[ScoreKind, Scores]:
         chosen: dict[ScoreKind, Scores] = {}
-        for kind in self.config.scores if kinds is None else kinds:
+        for kind in self._asked(kinds):
             chosen[kind] = self._ensemble(single, label) if kind == "ensemble" else single[kind]
         return chosen
 
     def _single(self, kind: SingleScore, test: Embedded) -> Scores:
         config = self.config
+        if kind == "own":
+            return test.own.astype(np.float64)
         if kind == "classification":
             return classification(test)
         if kind == "knn":
@@ -108,6 +122,8 @@ class Scorer:
 
     def _scored_train(self, kind: SingleScore) -> Scores:
         train, config = self.train, self.config
+        if kind == "own":
+            return train.own.astype(np.float64)
         if kind == "classification":
             return classification(train)
         if kind == "knn":

@@ -9,33 +9,41 @@ import pandas as pd
 
 from asd_ray import metrics, scoring
 from asd_ray.features.store import Manifest, Place, read_tables
+from asd_ray.study.tables import BASELINES
 
 
-def baseline_results(
-    store: Place, manifest: Manifest, identity: pd.DataFrame, ids: Sequence[tuple[str, str]], max_fpr: float
-) -> pd.DataFrame:
-    """Rows of results for the baselines ``level`` and ``knn_log_mel``, computed from the feature store.
+def baseline_scores(store: Place, manifest: Manifest, identity: pd.DataFrame) -> pd.DataFrame:
+    """Scores of the baselines ``level`` and ``knn_log_mel``, computed from the feature store.
 
     Args:
         store, manifest: the features, in a folder or at a URI.
         identity: labelled test clips: ``path, machine, id, domain, label, split``.
-        ids: ``(machine, id)`` pairs that get a row.
-        max_fpr: p of pAUC.
 
     Returns:
-        ``baseline`` and the columns of :func:`asd_ray.metrics.per_id`.
+        The identity with a column for each baseline.
     """
     (_, train_mean, train_class, _), (test_level, test_mean, test_class, paths) = (
         _statistics(store, manifest, split) for split in ("train", "test")
     )
     scores = {
+        "path": paths,
         "level": scoring.level_score(test_level),
         "knn_log_mel": scoring.knn_log_mel(train_mean, train_class, test_mean, test_class),
     }
+    return identity.merge(pd.DataFrame(scores), on="path", validate="one_to_one")
+
+
+def baseline_results(scores: pd.DataFrame, ids: Sequence[tuple[str, str]], max_fpr: float) -> pd.DataFrame:
+    """Rows of results: ``baseline`` and the columns of :func:`asd_ray.metrics.per_id`.
+
+    Args:
+        scores: from :func:`baseline_scores`.
+        ids: ``(machine, id)`` pairs that get a row.
+        max_fpr: p of pAUC.
+    """
     frames = []
-    for name, values in scores.items():
-        scored = identity.merge(pd.DataFrame({"path": paths, "score": values}), on="path", validate="one_to_one")
-        rows = metrics.per_id(scored, max_fpr, ids=ids)
+    for name in BASELINES:
+        rows = metrics.per_id(scores.assign(score=scores[name]), max_fpr, ids=ids)
         rows.insert(0, "baseline", name)
         frames.append(rows)
     return pd.concat(frames, ignore_index=True)

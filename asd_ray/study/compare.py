@@ -26,7 +26,7 @@ from asd_ray.study.tables import UNDEFINED, percent, plain, signed
 
 NOTE = (
     "Every study is represented by the trial that its select split chose. All of them scored the same clips, so each "
-    "draw of the bootstrap (1,000, stratified by machine, ID and label) is the same for all, and differences are paired. "
+    "draw of the bootstrap (1,000, stratified by ID and label) is the same for all, and differences are paired. "
     "Intervals say what other clips of these machines would change, not what other machines or training seeds would; "
     "with many machines and studies some intervals miss 0 by chance (one in twenty where nothing differs)."
 )

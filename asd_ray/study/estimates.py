@@ -87,7 +87,8 @@ def difference(first: Estimate, second: Estimate) -> pd.DataFrame:
 
 def mean_of(table: pd.DataFrame, machine: str = OVERALL) -> dict[str, float]:
     """A machine's mean, or the average over all, from a table by ``ROW``."""
-    return {str(name): float(value) for name, value in table.xs((machine, "mean", "")).items()}
+    [row] = table.loc[[(machine, "mean", "")]].to_dict("records")
+    return {str(name): float(value) for name, value in row.items()}
 
 
 def machines_of(table: pd.DataFrame) -> list[str]:

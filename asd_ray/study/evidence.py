@@ -70,7 +70,7 @@ def kind_table(runs: Sequence[pd.DataFrame], max_fpr: float) -> pd.DataFrame:
             metrics.averages(metrics.per_id(run.assign(score=run[kind]), max_fpr)).set_index("split") for run in runs
         ]
         mean = pd.concat(of_runs)[["auc", "pauc"]].groupby(level="split").mean().reindex(list(metrics.SPLITS))
-        rows[kind] = {f"{split}_{metric}": mean.loc[split, metric] for split in metrics.SPLITS for metric in mean}
+        rows[kind] = {f"{split}_{metric}": mean[metric][split] for split in metrics.SPLITS for metric in mean}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from asd_ray.study.tables import plain
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
 FEWEST = 10
 FANOVA_UP_TO = 150  # trials; fANOVA's cost grows with their square, to 6 s at 500
 

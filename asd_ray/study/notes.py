@@ -120,12 +120,14 @@ def footnotes(findings: Findings) -> list[str]:
 def score_choice(findings: Findings) -> str:
     """Which kind of score the best trial is judged by, and who chose it."""
     asked = findings.study.get("evaluation", {}).get("score", "")
+    runs = findings.evidence.estimates["best"].n_seeds if findings.evidence.estimates else 1
+    means = f" Values are means over {runs} seeds." if runs > 1 else ""
     if asked == "best":
         return (
-            f"Trial {findings.best} is judged by {findings.score}: evaluation.score is best, so every trial takes the "
-            "kind of score with the highest objective on the select split."
+            f"Trial {findings.best} is judged by {findings.score}: evaluation.score is best, so every run takes the "
+            f"kind of score with the highest objective on the select split.{means}"
         )
     return (
         f"Trial {findings.best} is judged by {findings.score}, as evaluation.score says. The holdout columns are for "
-        "comparison: to choose another kind by them would be a choice on the test set."
+        f"comparison: to choose another kind by them would be a choice on the test set.{means}"
     )

@@ -16,6 +16,7 @@ from asd_ray.challenge import write_submission
 from asd_ray.config import StudyConfig
 from asd_ray.files import write_folder_atomically
 from asd_ray.study import report, tables
+from asd_ray.study.findings import Findings
 from asd_ray.study.folder import StudyFolder, TrialRecord
 
 
@@ -60,8 +61,9 @@ def write_results(folder: StudyFolder, study: StudyConfig) -> StudyOutcome:
                 write_folder_atomically(folder.path / name, partial(shutil.copytree, source / name, dirs_exist_ok=True))
         scores = tables.read_table(source / "scores.parquet")
         write_submission(folder.path / "submission", scores, study.data.layout)
-    report.write_summary(folder.path)
-    html = report.write_report(folder.path)
+    found = Findings.read(folder.path)
+    report.write_summary(folder.path, found)
+    html = report.write_report(folder.path, found)
     ended = Counter(record.status for record in records)
     return StudyOutcome(folder.path, best, ended["complete"], ended["pruned"], ended["failed"], html)
 

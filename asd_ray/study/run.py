@@ -19,7 +19,7 @@ from asd_ray.features.store import read_manifest, settings_of
 from asd_ray.files import shown
 from asd_ray.methods import registry
 from asd_ray.study import tables
-from asd_ray.study.baselines import baseline_results
+from asd_ray.study.baselines import baseline_results, baseline_scores
 from asd_ray.study.cluster import concurrency, parallel, quiet_terminal, ray_session
 from asd_ray.study.folder import StudyFolder
 from asd_ray.study.live import StudyView
@@ -141,10 +141,10 @@ def prepare(study: StudyConfig, folder: StudyFolder, clips: list[Clip], root: Pa
         features=open_features(store, manifest, columns, study.resources.reading),
     )
     view.phase("computing baselines")
-    baselines = baseline_results(
-        store, manifest, inputs.evaluation.identity(), inputs.evaluation.ids(), study.evaluation.max_fpr
-    )
-    tables.write_table(folder.path / "baselines.parquet", baselines)
+    scores = baseline_scores(store, manifest, inputs.evaluation.identity())
+    tables.write_table(folder.path / "baseline_scores.parquet", scores)
+    results = baseline_results(scores, inputs.evaluation.ids(), study.evaluation.max_fpr)
+    tables.write_table(folder.path / "baselines.parquet", results)
     return inputs
 
 

@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from asd_ray import metrics
 from asd_ray.errors import AsdRayError
@@ -53,7 +55,8 @@ def read_table(path: Path, columns: Sequence[str] = (), *, missing_ok: bool = Fa
     if missing_ok and not path.exists():
         return pd.DataFrame(columns=list(columns))
     try:
-        frame = pd.read_parquet(path)
+        with pq.ParquetFile(path) as file:  # a third of the time of pandas' reader, which a study of many trials feels
+            frame = file.read(use_threads=False).to_pandas(use_threads=False)
     except FileNotFoundError:
         raise AsdRayError(f"{path}: there is no such file; is {path.parent} the folder of a study that ran?") from None
     except (OSError, pa.ArrowException) as error:
@@ -172,7 +175,7 @@ def plain(value: Any, digits: int = 4) -> str:
     """A searched value or count as short text: ``0.0009``, ``4096``, ``linear``; ``–`` where there is none."""
     if value is None or pd.isna(value):
         return UNDEFINED
-    if isinstance(value, (bool, str)):
+    if isinstance(value, (bool, np.bool_, str)):
         return str(value)
     return f"{int(value)}" if float(value).is_integer() and abs(value) < 1e9 else f"{value:.{digits}g}"
 

@@ -110,3 +110,10 @@ def embed(method: Method, clips: Batches, batch_size: int = EVAL_BATCH) -> tuple
         return torch.empty(0, 0), torch.empty(0, 0)
     embeddings, logits = zip(*outputs, strict=True)
     return torch.cat(embeddings).float().cpu(), torch.cat(logits).float().cpu()
+
+
+@torch.inference_mode()
+def finish(method: Method, clips: Batches) -> None:
+    """Lets the trained method take what statistics it needs of this worker's training clips."""
+    method.eval()
+    method.finish(clips)

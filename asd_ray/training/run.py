@@ -21,11 +21,11 @@ from asd_ray.detector import data_info, save_detector
 from asd_ray.evaluation import Evaluation, objective
 from asd_ray.features.batches import Batches, class_numbers
 from asd_ray.features.store import Manifest
-from asd_ray.methods.base import Method, Stage
+from asd_ray.methods.base import Method, Stage, own_scores
 from asd_ray.methods.registry import build
 from asd_ray.models.encoders import Encoder
 from asd_ray.models.published import save_encoder
-from asd_ray.training.loop import Checkpoints, embed, train
+from asd_ray.training.loop import Checkpoints, embed, finish, train
 from asd_ray.training.stage_run import Workers, seed_everything
 
 ClipSource = Callable[[tuple[str, ...]], Batches]
@@ -104,6 +104,7 @@ def run(
         probe=probe,
         after=lambda stage: _save_encoder(inputs, stage) if workers.rank == 0 else None,
     )
+    finish(method, clips(("train",)))
     (_, train_embedded), (test_paths, test_embedded) = embedded("train"), embedded("test")
     if workers.rank > 0:
         return None
@@ -128,9 +129,14 @@ def _save_encoder(inputs: RunInputs, stage: Stage) -> None:
 
 def _embed(method: Method, clips: Batches, classes: tuple[str, ...]) -> tuple[list[str], scoring.Embedded]:
     embedding, logits = embed(method, clips)
-    labels = class_numbers(clips.clips, classes).numpy()
-    domains = scoring.domain_codes([clip.domain for clip in clips.clips])
-    return [clip.path for clip in clips.clips], scoring.Embedded(embedding.numpy(), logits.numpy(), labels, domains)
+    names = [clip.class_name for clip in clips.clips]
+    return [clip.path for clip in clips.clips], scoring.Embedded(
+        embedding.numpy(),
+        logits.numpy(),
+        class_numbers(clips.clips, classes).numpy(),
+        scoring.domain_codes([clip.domain for clip in clips.clips]),
+        own_scores(method, embedding, names).numpy(),
+    )
 
 
 def _gathered(part: tuple[list[str], scoring.Embedded], workers: Workers) -> tuple[list[str], scoring.Embedded]:
@@ -144,8 +150,8 @@ def _gathered(part: tuple[list[str], scoring.Embedded], workers: Workers) -> tup
     paths = [path for names, _ in parts for path in names]
     order = sorted(range(len(paths)), key=paths.__getitem__)
     filled = [embedded for names, embedded in parts if names] or [part[1]]
-    joined = [
-        np.concatenate([getattr(embedded, name) for embedded in filled])[order]
-        for name in ("embedding", "logits", "label", "domain")
-    ]
+    joined = []
+    for name in ("embedding", "logits", "label", "domain", "own"):
+        column = np.concatenate([getattr(embedded, name) for embedded in filled])
+        joined.append(column[order] if len(column) else column)  # there need be no own scores
     return [paths[position] for position in order], scoring.Embedded(*joined)

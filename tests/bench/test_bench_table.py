@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from asd_ray.bench.table import Benchmark, Comparison, Measured, interleaved, rate
+from asd_ray.bench.table import Benchmark, Comparison, Measured, described, duration, interleaved, rate, seconds_of
 
 
 def measured(*values: float) -> Measured:
@@ -25,6 +25,37 @@ def test_the_table_names_both_sides_and_the_missed_target() -> None:
     assert "5 clips/s: a loop" in table
     assert table.splitlines()[2].split("|")[-2].strip() == "no"
     assert table.endswith("reading: cold")
+
+
+def test_the_table_says_why_there_is_no_reference() -> None:
+    table = Benchmark("b", [Comparison("reading", measured(9), reference_is="librosa is not installed")]).table()
+    assert "librosa is not installed" in table
+
+
+def test_what_could_not_be_measured_is_neither_met_nor_missed() -> None:
+    line = Comparison("memory", Measured((), "GiB"), reference_is="psutil is not installed", limit=2, at_most=True)
+    assert line.met is None
+    benchmark = Benchmark("b", [line])
+    assert "not measured" in benchmark.table()
+    json.dumps(benchmark.as_dict(), allow_nan=False)  # NaN is no JSON
+
+
+def test_the_machine_is_called_busy_when_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for load, busy in ((0.1, False), (2.0, True)):
+        found = {"processor": "P", "cores": 2, "gpu": None, "load": load}
+        monkeypatch.setattr("asd_ray.bench.table.machine", lambda found=found: found)
+        assert described().startswith("P, 2 cores")
+        assert ("busy" in described()) is busy
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.2, "1 s"), (89, "89 s"), (91, "2 min"), (600, "10 min")])
+def test_forecasts(seconds: float, text: str) -> None:
+    assert duration(seconds) == f"about {text}"
+
+
+def test_seconds_of_every_repeat() -> None:
+    found = seconds_of(lambda: None, 3)
+    assert (len(found.values), found.unit) == (3, "s")
 
 
 def test_json_has_every_repeat_and_the_machine() -> None:

@@ -118,7 +118,7 @@ def test_rotating_machines_hum_at_their_blades_vanes_teeth_and_commutator(seed):
         fan: fan.hertz * (1 - 0.015) * fan.blades,
         pump: pump.hertz * (1 - 0.01) * pump.vanes,
         gearbox: gearbox.hertz * (1 - 0.01) * gearbox.pinion,
-        car: car.hertz * (1 - 0.05) * 3,
+        car: car.hertz * (1 - 0.015) * 3,
     }
     for individual, hertz in speeds.items():
         sound = individual.sound(operation())
@@ -145,7 +145,7 @@ def test_defects_beat_at_their_order_of_the_shaft(seed):
     beat = synchronous(broken, angle, 4 * wheel, 1500, 7000)  # a healthy stage's mesh swells with the wheel, but slowly
     assert beat > 3 * synchronous(healthy, angle, 4 * wheel, 1500, 7000)
     assert beat > 3 * synchronous(broken, angle, 4.37 * wheel, 1500, 7000)
-    motor = operation().shaft(car.hertz * 0.95, 0.015) / car.ratio
+    motor = operation().shaft(car.hertz * 0.985, 0.008) / car.ratio
     dented = to_signal(car.sound(operation("deformed_wheel", 1.0)), GRID)
     assert synchronous(dented, motor, 1, 90, 450) > 2 * synchronous(dented, motor, 1.37, 90, 450)
 
@@ -175,6 +175,31 @@ def test_a_slide_rail_pauses_at_its_ends_and_a_valve_clicks_at_its_period():
     tight = to_signal(valve.sound(operation()) * band(GRID, 3000, 7000), GRID) ** 2
     closed = cycle % 1 > 0.9
     assert leaking[closed].mean() > 2 * tight[closed].mean()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_slide_rail_waits_before_each_stroke_and_its_faults_sound_where_they_are(seed):
+    slider = machine("slider", seed)
+    assert isinstance(slider, Slider)
+    stroke = operation().shaft(1 / slider.period, 0.01)
+    part = (2 * stroke) % 1  # of a stroke
+    speed = slider.velocity(stroke, np.ones(100))
+    assert np.abs(speed[part < slider.dwell]).max() < 1e-6
+    assert speed[part > slider.dwell + 1e-3].min() > 0
+    healthy = slider.sound(operation())
+
+    def envelope(fault: str, hertz: float) -> np.ndarray:
+        added = slider.sound(operation(fault, 1.0)) - healthy
+        return to_signal(added * band(GRID, hertz, 7000), GRID) ** 2
+
+    dry = envelope("dry_rail", 3000)
+    assert dry[speed > 0.5].mean() > 100 * dry[part < 0.8 * slider.dwell].mean()
+    way = (part - slider.dwell) / (1 - slider.dwell)
+    place = np.where(stroke % 1 < 0.5, way, 1 - way)
+    near = np.abs(place - slider.place) * (1 - slider.dwell) * slider.period / 2 < 0.09  # 0.08 s to either side
+    pitted = envelope("rail_damage", 1500)
+    for there in (stroke % 1 < 0.5, stroke % 1 >= 0.5):
+        assert pitted[near & there].mean() > 10 * pitted[~near & there].mean()
 
 
 @pytest.mark.parametrize("name", MACHINES)

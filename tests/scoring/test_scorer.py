@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ def embedded(rng, labels, classes=4, dim=5, domains=False) -> Embedded:
         (3 * rng.normal(size=(n, classes))).astype(np.float32),
         np.asarray(labels, dtype=np.int64),
         rng.integers(1, 3, size=n) if domains else np.zeros(0, dtype=np.int64),
+        rng.normal(size=n).astype(np.float32),
     )
 
 
@@ -61,6 +63,8 @@ def test_scores_are_those_of_their_modules_and_the_slow_references(seed, labels)
     scorer = Scorer(train, config)
     scores, own = scorer.score(test), scorer.score_train()
     assert tuple(scores) == tuple(own) == scoring.KINDS
+    np.testing.assert_array_equal(scores["own"], test.own)
+    np.testing.assert_array_equal(own["own"], train.own)
     np.testing.assert_allclose(scores["classification"], slow_classification(test), rtol=1e-9)
     np.testing.assert_allclose(own["classification"], slow_classification(train), rtol=1e-9)
     references = References(train.embedding, train.label, train.domain, "euclidean", 3)
@@ -210,14 +214,21 @@ def test_errors_say_what_is_wrong() -> None:
         Scorer(embedded(rng, []), EvaluationConfig())
     with pytest.raises(AsdRayError, match="class -1"):
         Scorer(embedded(rng, [0, -1]), EvaluationConfig())
-    with pytest.raises(ConfigError, match=r"expected one of classification, .*, ensemble; found 'mean'"):
+    with pytest.raises(ConfigError, match=r"expected one of own, .*, ensemble; found 'mean'"):
         scoring.score_all(good, good, EvaluationConfig(), ["mean"])  # type: ignore[list-item]
+
+
+def test_a_method_without_own_scores_has_the_others() -> None:
+    rng = np.random.default_rng(9)
+    train, test = (replace(embedded(rng, [0, 1] * 5), own=np.zeros(0, np.float32)) for _ in range(2))
+    assert tuple(scoring.score_all(train, test, EvaluationConfig())) == scoring.KINDS[1:]
+    with pytest.raises(ConfigError, match="no score of its own"):
+        scoring.score_all(train, test, EvaluationConfig(), ["own"])
 
 
 def test_the_benchmark_times_every_part() -> None:
     times = benchmark(train=200, test=100, dims=8, classes=5).set_index("part")
-    assert list(times.index) == [f"{what} {kind}" for kind in scoring.KINDS for what in ("score", "metrics")] + [
-        "total"
-    ]
+    kinds = [kind for kind in scoring.KINDS if kind != "own"]
+    assert list(times.index) == [f"{what} {kind}" for kind in kinds for what in ("score", "metrics")] + ["total"]
     assert (times["wall_s"] > 0).all()
     assert times.loc["total", "wall_s"] == pytest.approx(times["wall_s"].drop("total").sum())

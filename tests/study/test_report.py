@@ -1,136 +1,16 @@
 from __future__ import annotations
 
-import itertools
-import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_study import Page, make_study
 
-from asd_ray import metrics
 from asd_ray.errors import AsdRayError
-from asd_ray.study import report, tables
+from asd_ray.study import notes, report, tables
 from asd_ray.study.findings import Findings
-
-STUDY = """\
-name: sample
-seed: 0
-data: {layout: LAYOUT}
-evaluation: {objective: auc_pauc, max_fpr: 0.1}
-search:
-  space:
-    method.pretrain.alpha: {uniform: [0.1, 0.6]}
-    method.pretrain.temperature: {loguniform: [0.05, 0.5]}
-    method.pretrain.queue_size: {logint: [32, 512]}
-    method.pretrain.projection: {choice: [linear, mlp]}
-"""
-
-
-def scored_clips(rng: np.random.Generator, strength: float, domains: tuple[str, ...], clips: int) -> pd.DataFrame:
-    rows = []
-    for split, machine, number in itertools.product(metrics.SPLITS, ("fan", "pump", "valve"), ("00", "02")):
-        for domain, label in itertools.product(domains, ("normal", "anomaly")):
-            shift = strength * (label == "anomaly") * {"fan": 0.6, "pump": 1.0, "valve": 1.6}[machine]
-            rows += [(split, machine, number, domain, label, s) for s in rng.normal(shift, 1, clips)]
-    return pd.DataFrame(rows, columns=["split", "machine", "id", "domain", "label", "score"])
-
-
-def make_study(
-    folder: Path, trials: int = 8, layout: str = "dcase2020", domains: tuple[str, ...] = ("none",), clips: int = 25
-) -> Path:
-    """A study folder as a run leaves it: trials of random strength, one failed, one pruned, from a fixed seed."""
-    rng = np.random.default_rng(0)
-    rows, results, history = [], [], []
-    for trial in range(trials):
-        alpha, temperature = rng.uniform(0.1, 0.6), np.exp(rng.uniform(np.log(0.05), np.log(0.5)))
-        status = {2: "failed", 5: "pruned"}.get(trial, "complete")
-        objective = None
-        if status == "complete":
-            strength = 1.5 - 3 * abs(alpha - 0.35)
-            of_trial = metrics.per_id(scored_clips(rng, strength, domains, clips))
-            objective = float(metrics.averages(of_trial).set_index("split")["auc_pauc"]["select"])
-            results.append(of_trial.assign(trial=trial, seed=7))
-        epochs = 10 if status == "complete" else 4
-        for epoch in range(1, epochs + 1):
-            stage = "pretrain" if epoch <= 6 else "finetune"
-            loss = 3 * np.exp(-epoch / 5) + rng.normal(0, 0.05)
-            own = {"embedding_std": 0.05 + epoch / 100} if stage == "pretrain" else {"accuracy": epoch / 10}
-            history.append({"trial": trial, "stage": stage, "epoch": epoch, "epochs": 10, "loss": loss, **own})
-        rows.append(
-            {
-                "trial": trial,
-                "status": status,
-                "objective": objective,
-                "method.pretrain.alpha": alpha,
-                "method.pretrain.temperature": temperature,
-                "method.pretrain.queue_size": int(rng.integers(32, 513)),
-                "method.pretrain.projection": str(rng.choice(["linear", "mlp"])),
-                "epochs": epochs,
-                "duration_s": float(rng.uniform(20, 90)),
-                "samples_per_s": float(rng.uniform(80, 120)) if status == "complete" else None,
-                "seed": 7,
-                "reason": "pretrain: loss is nan | <script>alert(1)</script>" if status == "failed" else "",
-            }
-        )
-    baselines = [
-        metrics.per_id(scored_clips(rng, strength, domains, clips)).assign(baseline=name)
-        for name, strength in (("level", 0.0), ("knn_log_mel", 0.3))
-    ]
-    folder.mkdir(exist_ok=True)
-    (folder / "study.yaml").write_text(STUDY.replace("LAYOUT", layout), encoding="utf-8")
-    (folder / "env.json").write_text(
-        json.dumps({"python": "3.12.1", "packages": {"torch": "2.11.0"}}), encoding="utf-8"
-    )
-    tables.write_table(folder / "trials.parquet", pd.DataFrame(rows))
-    tables.write_table(folder / "results.parquet", pd.concat(results)[list(tables.RESULT_COLUMNS)])
-    tables.write_table(folder / "baselines.parquet", pd.concat(baselines)[list(tables.BASELINE_COLUMNS)])
-    tables.write_table(folder / "history.parquet", pd.DataFrame(history))
-    return folder
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page: its tags, ids, visible text, and tables as lists of rows of cells."""
-
-    VOID = frozenset({"meta", "br", "link", "img", "input", "hr"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text: list[str] = []
-        self.tables: list[list[list[str]]] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, f"</{tag}> closes nothing"
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.text.append(data)
-        if self.open and "table" in self.open and {"td", "th"} & set(self.open):
-            self.tables[-1][-1][-1] += data
-
-    @property
-    def words(self) -> str:
-        return " ".join(" ".join(self.text).split())
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +33,7 @@ def change(folder: Path, table: str, **columns) -> None:
 
 def test_the_page_is_one_whole_file_that_loads_nothing(page):
     assert page.open == []
-    assert not {"script", "link", "img", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
+    assert not {"link", "img", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
     for tag, attributes in page.tags:
         for name in ("src", "href", "xlink:href", "action", "data"):
             assert (attributes.get(name) or "#").startswith("#"), (tag, attributes)
@@ -169,31 +49,32 @@ def test_figures_follow_the_scheme_of_the_page(folder, page):
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert "#0101" not in text
     used = set(re.findall(r"var\((--[a-z-]+)\)", text))
-    light, dark = re.findall(r":root \{(.*?)\}", text, re.DOTALL)
-    for scheme in (light, dark):
+    light, dark, printed = re.findall(r":root \{(.*?)\}", text, re.DOTALL)
+    for scheme in (light, dark, printed):
         assert used <= set(re.findall(r"(--[a-z-]+):", scheme))
-    # machines, objective, four searched keys, and two metrics in each of two stages
-    assert sum(tag == "svg" for tag, _ in page.tags) == 1 + 1 + 4 + 4
+    # machines; ROC and scores of three; objective, four searched keys, parallel; two metrics in each of two stages
+    assert sum(tag == "svg" for tag, _ in page.tags) == 1 + 3 + 3 + 1 + 4 + 1 + 4
 
 
 def test_the_page_shows_the_numbers_of_the_tables(folder, page):
     findings = Findings.read(folder)
     expected = findings.machines.iloc[-1]
-    machines = page.tables[0]
-    last = [cell.strip() for cell in machines[-1]]
+    machines = page.table("machine", "ID")
+    last = machines[-1]
     assert last[:3] == ["all machines", "mean", "150 + 150"]
     assert last[3:] == [
         f"{100 * expected[f'{system}_holdout_{metric}']:.2f}" for system in tables.SYSTEMS for metric in ("auc", "pauc")
     ]
-    assert len(machines) == 2 + 6 + 3 + 1
-    select = [cell.strip() for cell in page.tables[1][-1]]
+    assert len(machines) == 6 + 3 + 1
+    select = page.tables[2][-1]
+    assert page.tables[2][1][:2] == ["machine", "ID"]
     assert select[3] == f"{100 * expected['best_select_auc']:.2f}"
     assert select[3] != last[3]
 
 
 def test_trials_are_in_order_and_unfinished_ones_apart(folder, page):
     trials = tables.read_table(folder / "trials.parquet")
-    ranked, unranked = page.tables[2][2:], page.tables[3][1:]
+    ranked, unranked = page.table("rank", "trial"), page.table("trial", "reason")
     complete = trials[trials["status"] == "complete"].sort_values("objective", ascending=False)
     assert [re.match(r"\d+", row[1].strip()).group() for row in ranked] == [str(trial) for trial in complete["trial"]]
     assert [row[0] for row in ranked] == [str(rank) for rank in range(1, 7)]
@@ -246,15 +127,15 @@ def test_warnings_before_anyone_quotes_a_number(tmp_path):
     results.loc[holdout & (results["id"] == "02") & (results["machine"] != "pump"), ["auc", "pauc"]] = np.nan
     results.loc[holdout & (results["trial"] == 0) & results["auc"].notna(), "auc"] = 0.98
     tables.write_table(folder / "results.parquet", results)
-    synthetic, undefined, baseline, default = Findings.read(folder).warnings()
+    synthetic, undefined, baseline, default = notes.warnings(Findings.read(folder))
     assert synthetic == "Synthetic data: these numbers say nothing about real machines."
     assert "holdout split 4 of 6 IDs have a defined AUC" in undefined
     assert "(1 without clips there, 1 without normal or without anomalous clips)" in undefined
     assert "does not beat level only and k-NN Log-Mel" in baseline
     assert "not better than the default" in default
-    assert any("an ID here has 8 normal" in note for note in Findings.read(folder).footnotes())
+    assert any("an ID here has 8 normal" in note for note in notes.footnotes(Findings.read(folder)))
     change(folder, "trials", status=["failed", *["complete"] * 7])
-    assert "The default (trial 0) is failed" in Findings.read(folder).warnings()[-1]
+    assert "The default (trial 0) is failed" in notes.warnings(Findings.read(folder))[-1]
 
 
 def test_splits_of_different_ids_are_no_gap(tmp_path):
@@ -266,8 +147,8 @@ def test_splits_of_different_ids_are_no_gap(tmp_path):
         rows.loc[absent, ["auc", "pauc"]] = np.nan
         tables.write_table(folder / f"{name}.parquet", rows)
     findings = Findings.read(folder)
-    assert "it holds other IDs than the select split" in findings.choice()
-    assert not any("defined AUC" in warning for warning in findings.warnings())
+    assert "it holds other IDs than the select split" in notes.choice(findings)
+    assert not any("defined AUC" in warning for warning in notes.warnings(findings))
     assert tables.without_clips(findings.machines, "holdout") == ["fan 00", "pump 00", "valve 00"]
 
 
@@ -284,10 +165,10 @@ def test_an_id_without_holdout_clips_keeps_its_row_with_dashes(tmp_path):
     )
     change(folder, "baselines", n_normal=0, n_anomaly=0)
     page = Page(report.write_report(folder).read_text(encoding="utf-8"))
-    [row] = [row for row in page.tables[0] if row[:2] == ["valve", "02"]]
+    [row] = [row for row in page.table("machine", "ID") if row[:2] == ["valve", "02"]]
     assert row[2].replace(" ", "") == "0+0"
     assert set(row[3:7]) == {"–"}  # best and default; the baselines keep what the fixture gave them
-    assert any(row[:2] == ["valve", "02"] for row in page.tables[1])
+    assert sum(row[:2] == ["valve", "02"] for table in page.tables for row in table) == 2
 
 
 def test_a_study_in_which_nothing_completed(tmp_path):
@@ -319,11 +200,13 @@ def test_odd_names_stay_text(tmp_path):
     flags = trials.rename(columns={"method.pretrain.projection": "method.finetune.alpha"})
     tables.write_table(folder / "trials.parquet", flags.assign(**{"method.finetune.alpha": [True, None] * 4}))
     page = Page(report.write_report(folder).read_text(encoding="utf-8"))
-    assert page.tables[0][2][0] == odd
+    assert page.table("machine", "ID")[0][0] == odd
     assert odd in page.words.replace("&amp;", "&")
     # Two keys end alike, so both are shown in full.
-    assert {"method.pretrain.alpha", "method.finetune.alpha", "temperature"} <= set(page.tables[2][1])
-    assert "–" in [row[10] for row in page.tables[2][2:]]
+    assert {"method.pretrain.alpha", "method.finetune.alpha", "temperature"} <= {
+        cell for table in page.tables for row in table for cell in row
+    }
+    assert "–" in [row[10] for row in page.table("rank", "trial")]
 
 
 def test_domains_have_rows_and_harmonic_means(tmp_path):
@@ -332,8 +215,7 @@ def test_domains_have_rows_and_harmonic_means(tmp_path):
     assert "harmonic over sections and domains, as in DCASE 2022" in text
     assert re.search(r"\| fan +\| 00 +\| target +\| +25\+50 ", text)
     page = Page(report.write_report(folder).read_text(encoding="utf-8"))
-    assert page.tables[0][1][:4] == ["machine", "ID", "domain", "clips"]
-    assert len(page.tables[0]) == 2 + 6 * 3 + 3 + 1
+    assert len(page.table("machine", "ID", "domain", "clips")) == 6 * 3 + 3 + 1
 
 
 def test_missing_and_damaged_files_are_named(tmp_path):

@@ -10,7 +10,7 @@ from asd_ray.clips import Clip
 from asd_ray.config import FeatureConfig, StudyConfig
 from asd_ray.evaluation import objective
 from asd_ray.features.store import Manifest, Shard, settings_of, write_shard
-from asd_ray.study.baselines import baseline_results
+from asd_ray.study.baselines import baseline_results, baseline_scores
 from asd_ray.study.cluster import concurrency
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.results import write_results
@@ -40,6 +40,7 @@ def test_tables_are_made_from_the_trials_records(tmp_path: Path) -> None:
             (folder.trial(number) / "detector").mkdir()
             (folder.trial(number) / "detector" / "detector.json").write_text(str(number))
             scores = {"path": ["fan/test/a.wav"], "machine": ["fan"], "id": ["00"], "score": [float(number)]}
+            scores |= {"domain": ["none"], "label": ["normal"], "split": ["select"]}
             write_table(folder.trial(number) / "scores.parquet", pd.DataFrame(scores))
             history = {"epoch": [1], "stage": ["pretrain"], "loss": [1.0]}
             write_table(folder.trial(number) / "history.parquet", pd.DataFrame(history))
@@ -99,7 +100,9 @@ def test_baselines_read_the_store(tmp_path: Path) -> None:
         shards[split] = [Shard(8, {"log_mel": name})]
     manifest = Manifest(settings, shards, {"train": 8, "test": 8}, 0.0, 1.0, {}, [])
     frame = pd.DataFrame(identity, columns=["path", "machine", "id", "domain", "label", "split"])
-    table = baseline_results(tmp_path, manifest, frame, [("fan", "00")], 0.1)
+    scores = baseline_scores(tmp_path, manifest, frame)
+    assert scores["path"].tolist() == frame["path"].tolist()
+    table = baseline_results(scores, [("fan", "00")], 0.1)
     assert sorted(set(table["baseline"])) == ["knn_log_mel", "level"]
     assert table["auc"].tolist() == [1.0] * 4
     assert table["n_normal"].tolist() == [2] * 4

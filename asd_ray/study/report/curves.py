@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
 from asd_ray.study.report.svg import C, svg
@@ -59,25 +61,27 @@ def _figure(history: pd.DataFrame, title: str, metric: str, best: int | None, pr
 
     ``pruned`` are the trials that were stopped in this stage.
     """
-    points = history.dropna(subset=[metric]).sort_values("epoch")
-    curves = {trial: (curve["epoch"].to_numpy(), curve[metric].to_numpy()) for trial, curve in points.groupby("trial")}
-    first, final = history["epoch"].min(), history["epoch"].max()
     epochs_of = history.groupby("trial")["epoch"].nunique()
+    points = history.dropna(subset=[metric]).sort_values(["trial", "epoch"])
+    trials, starts = np.unique(points["trial"], return_index=True)
+    lines = dict(zip(trials, np.split(points[["epoch", metric]].to_numpy(np.float64), starts[1:]), strict=True))
+    sparse = [line for trial, line in lines.items() if len(line) < max(2, epochs_of[trial])]
+    many = len(lines) > MOST_LINES
+    look: dict[str, Any] = {"alpha": 0.3 if many else 0.45, "rasterized": many, "zorder": 2}
+    look["color"] = _GREY if many else C["muted"]
 
     def draw(axes: Axes) -> None:
-        for trial, (epochs, values) in curves.items():
-            look: dict[str, Any] = {"color": C["muted"], "alpha": 0.45, "lw": 1, "zorder": 2}
-            if trial == best:
-                look = {"color": C["accent"], "lw": 2, "zorder": 4}
-            elif len(curves) > MOST_LINES:
-                look |= {"color": _GREY, "alpha": 0.3, "rasterized": True}
-            sparse = len(epochs) < epochs_of[trial] or len(epochs) == 1
-            axes.plot(epochs, values, marker="o" if sparse else None, markersize=4, **look)
-        ends = [(epochs[-1], values[-1]) for trial, (epochs, values) in curves.items() if trial in pruned]
+        axes.add_collection(LineCollection([line for trial, line in lines.items() if trial != best], lw=1, **look))
+        if sparse:
+            axes.plot(*np.concatenate(sparse).T, ls="", marker="o", markersize=3.5, markeredgewidth=0, **look)
+        if best in lines:
+            axes.plot(*lines[best].T, color=C["accent"], lw=2, zorder=4, marker="o" if len(lines[best]) == 1 else None)
+        ends = [line[-1] for trial, line in lines.items() if trial in pruned]
         if ends:
-            x, y = zip(*ends, strict=True)
+            x, y = np.transpose(ends)
             axes.scatter(x, y, marker="v", s=18, color=C["bad"], alpha=0.8, linewidths=0, zorder=3)
-        axes.set_xlim(first - 0.5, final + 0.5)
+        axes.autoscale_view()
+        axes.set_xlim(history["epoch"].min() - 0.5, history["epoch"].max() + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.set(xlabel="epoch", ylabel=metric.replace("_", " "))

@@ -101,8 +101,15 @@ class Pictures:
     missing: str = ""
 
 
-def spectrograms(study_dir: Path, study: Mapping[str, Any], paths: Sequence[str]) -> Pictures:
-    """Spectrograms of test clips from the study's feature store, in the same colours, if it is on this machine."""
+def spectrograms(study_dir: Path, study: Mapping[str, Any], paths: Sequence[str], features_hash: str = "") -> Pictures:
+    """Spectrograms of test clips from the study's feature store, in the same colours, if it is on this machine.
+
+    Args:
+        study_dir: the study folder.
+        study: the resolved study.
+        paths: of the clips.
+        features_hash: of the study's own features, which may share a store with others; any by default.
+    """
     place = (study.get("features") or {}).get("store")
     storage = Storage(place or study_dir / "features")
     if not storage.local:
@@ -110,9 +117,9 @@ def spectrograms(study_dir: Path, study: Mapping[str, Any], paths: Sequence[str]
             {}, f"Spectrograms are left out: the features are at {storage}, and only a local store is read."
         )
     try:
-        manifest = read_manifest(storage)
+        manifest = _manifest(storage, features_hash)
         if manifest is None:
-            return Pictures({}, f"Spectrograms are left out: there is no feature store at {storage}.")
+            return Pictures({}, f"Spectrograms are left out: the study's features are not at {storage}.")
         images = _log_mel(storage, manifest, paths)
     except AsdRayError as error:
         return Pictures({}, f"Spectrograms are left out: {error}")
@@ -124,6 +131,16 @@ def spectrograms(study_dir: Path, study: Mapping[str, Any], paths: Sequence[str]
     low, high = np.percentile(np.stack(list(images.values())), [1, 99.9]) if images else (0.0, 1.0)
     drawn = {path: _spectrogram(path, image, features, (float(low), float(high))) for path, image in images.items()}
     return Pictures(drawn)
+
+
+def _manifest(storage: Storage, features_hash: str) -> Manifest | None:
+    """The manifest with a hash; the last one where none is asked for."""
+    others = sorted(name for name in storage.names() if name.startswith("manifest-"))
+    for name in ("manifest.json", *others):
+        manifest = read_manifest(storage, name)
+        if manifest is not None and features_hash in ("", manifest.hash):
+            return manifest
+    return None
 
 
 def _log_mel(storage: Storage, manifest: Manifest, paths: Iterable[str]) -> dict[str, NDArray[np.float32]]:

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from asd_ray import __version__
+from asd_ray.errors import AsdRayError
 from asd_ray.files import write_text
 from asd_ray.study import notes
 from asd_ray.study.findings import DEFAULT, LABELS, Findings
@@ -132,15 +133,20 @@ def _detection(findings: Findings) -> dict[str, Any]:
 def _mistakes(findings: Findings) -> dict[str, Any]:
     """The clips that the best trial gets most wrong, and AUC by fault."""
     shown: dict[str, Any] = {"false_alarms": [], "misses": [], "pictures": mistakes.Pictures({}), "faults": []}
+    shown["no_faults"] = ""
     systems = findings.evidence.systems
     if not systems or systems["best"][0].empty:
         return shown
-    faults = mistakes.data_faults(findings.folder, findings.study)
+    try:
+        faults = mistakes.data_faults(findings.folder, findings.study)
+    except AsdRayError as error:
+        faults, shown["no_faults"] = {}, f"Kinds of fault are left out: {error}"
     clips = systems["best"][0]
     shown["false_alarms"], shown["misses"] = (mistakes.worst(clips, label, faults) for label in ("normal", "anomaly"))
     both = [mistake.path for mistake in (*shown["false_alarms"], *shown["misses"])]
     if both:
-        found = mistakes.spectrograms(findings.folder, findings.study, both)
+        features_hash = str(findings.environment.get("features_hash", ""))
+        found = mistakes.spectrograms(findings.folder, findings.study, both, features_hash)
         shown["pictures"] = mistakes.Pictures(
             {path: Markup(image) for path, image in found.images.items()}, found.missing
         )

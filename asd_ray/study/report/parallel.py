@@ -35,26 +35,19 @@ def parallel_coordinates(trials: pd.DataFrame, keys: Mapping[str, str], space: S
     places = np.linspace(LEFT, WIDTH - RIGHT, len(heights))
     lines = []
     for number, (_, row) in enumerate(complete.iterrows()):
-        points = [
-            (x, _y(height[number])) for x, height in zip(places, heights, strict=True) if np.isfinite(height[number])
-        ]
-        path = " ".join(f"{x:.0f},{y:.1f}" for x, y in points)
-        text = [f"{name} {plain(row[key])}" for key, name in keys.items()]
-        title = escape(f"trial {row['trial']}: objective {percent(row['objective'])}, {', '.join(text)}")
-        kind = (
-            ' class="best"'
-            if row["trial"] == best
-            else f' style="opacity:{0.12 + 0.55 * (number + 1) / len(complete):.2f}"'
-        )
-        line = f'<polyline{kind} points="{path}"><title>{title}</title></polyline>'
-        lines.append((row["trial"] == best, line))
-    body = [line for _, line in sorted(lines, key=lambda pair: pair[0])]
+        at = [(x, _y(height[number])) for x, height in zip(places, heights, strict=True) if np.isfinite(height[number])]
+        points = " ".join(f"{x:.0f},{y:.1f}" for x, y in at)
+        text = ", ".join(f"{name} {plain(row[key])}" for key, name in keys.items())
+        title = escape(f"trial {row['trial']}: objective {percent(row['objective'])}, {text}")
+        strength = 0.05 + 0.7 * ((number + 1) / len(complete)) ** (2 if len(complete) < 50 else 6)
+        look = 'class="best"' if row["trial"] == best else f'style="opacity:{strength:.2f}"'
+        lines.append((row["trial"] == best, f'<polyline {look} points="{points}"><title>{title}</title></polyline>'))
+    drawn = [line for _, line in sorted(lines, key=lambda pair: pair[0])]
     axes = [_axis(x, name, scale) for x, name, scale in zip(places, keys.values(), scales.values(), strict=False)]
-    percents = [(height, percent(tick)) for height, tick in _ends(values)]
-    axes.append(_axis(places[-1], "objective", objective, percents))
+    axes.append(_axis(places[-1], "objective", objective, [(height, percent(tick)) for height, tick in _ends(values)]))
     return (
         f'<svg class="parallel" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="parallel coordinates">'
-        f"{''.join(axes)}{''.join(body)}</svg>"
+        f"{''.join(drawn)}{''.join(axes)}</svg>"
     )
 
 

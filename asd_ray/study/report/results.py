@@ -71,21 +71,39 @@ def study_averages(findings: Findings) -> Table:
     return averages(estimates, LABELS, _labelled(findings, title), others)
 
 
-def machines(findings: Findings, split: str, columns: list[tuple[str, str]], joint: str = " ") -> Table:
-    """Every machine and ID with the given (system, metric) columns; the highest value of each metric is bold."""
+def machines(
+    findings: Findings, split: str, columns: list[tuple[str, str]], joint: str = " ", spreads: bool = True
+) -> Table:
+    """Every machine and ID with the given (system, metric) columns; the highest value of each metric is bold.
+
+    Args:
+        findings: of the study.
+        split: of the clips.
+        columns: of the table.
+        joint: between a column's system and metric.
+        spreads: whether standard deviations over seeds stand behind the means (of the holdout split).
+    """
     who = ["machine", "id", *(["domain"] if findings.domains else [])]
     header = [*who, "clips", *(f"{SHORT[system]}{joint}{METRICS[metric]}" for system, metric in columns)]
     lines, bold, rules = [], set(), set()
     shown = with_clips(findings.machines, split)
+    known = findings.evidence.estimates if spreads and split == "holdout" else {}
     for number, (_, row) in enumerate(shown.iterrows()):
         counts = f"{row[f'{split}_n_normal']}+{row[f'{split}_n_anomaly']}"
-        values = [percent(row[f"{system}_{split}_{metric}"]) for system, metric in columns]
+        place_of = (row["machine"], row["id"], row["domain"])
+        values = []
+        for system, metric in columns:
+            there = system in known and place_of in known[system].table.index
+            sd = float(known[system].table[f"{metric}_sd"][place_of]) if there else float("nan")
+            values.append(spread(row[f"{system}_{split}_{metric}"], sd))
         lines.append([*(row[name] for name in who), counts, *values])
         tops = {(system, metric) for metric in METRICS for system in top_systems(row, split, metric)}
         bold |= {(number, len(who) + 1 + place) for place, column in enumerate(columns) if column in tops}
         if row["kind"] == "all" or (number and row["machine"] != shown["machine"].iloc[number - 1]):
             rules.add(number)
     title = f"AUC and pAUC in percent on the {split} split of study {findings.name}; clips: normal+anomalous."
+    if known and any(estimate.n_seeds > 1 for estimate in known.values()):
+        title += " Mean ± standard deviation over seeds."
     return Table(_labelled(findings, title), header, lines, len(who), bold, rules)
 
 

@@ -30,7 +30,8 @@ class Scale:
         kind, bounds = next(iter(space.get(key, {}).items()), ("choice", listed))
         self.name = key.rsplit(".", 1)[-1]
         self.names = [plain(choice) for choice in bounds] if kind == "choice" else []
-        self.low, self.high = (0.0, 1.0) if self.names else (float(bounds[0]), float(bounds[-1]))
+        known = [] if self.names else [float(value) for value in (*bounds, *listed)]  # a warm start may lie outside
+        self.low, self.high = (min(known), max(known)) if known else (0.0, 1.0)
         self.log = kind.startswith("log") and self.low < self.high
 
     def __call__(self, values: pd.Series) -> Floats:
@@ -139,9 +140,10 @@ def _points(axes: Axes, trials: pd.DataFrame, x: Floats, best: int | None, at: F
     y = 100 * np.asarray(trials["objective"], dtype=np.float64) if at is None else at
     status, number = trials["status"].to_numpy(), trials["trial"].to_numpy()
     complete = status == "complete"
+    smaller = 1 / (1 + len(trials) / 200)
     for chosen, marker, size, colour, label in (
-        (status == "pruned", "v", 36, "muted", "pruned"),
-        (complete & (number != 0) & (number != best), "o", 40, "muted", "trial"),
+        (status == "pruned", "v", 36 * smaller, "muted", "pruned"),
+        (complete & (number != 0) & (number != best), "o", 40 * smaller, "muted", "trial"),
         (complete & (number == 0) & (number != best), "D", 48, "default", "default"),
         (complete & (number == best), "o", 80, "accent", "best"),
     ):

@@ -35,10 +35,10 @@ def write_summary(study_dir: Path, findings: Findings | None = None) -> Path:
         lines = [[f"`{key}`", plain(values[key])] for key in findings.keys]
         parts += ["## Best trial", Table("", ["key", "value"], lines, 1).markdown()]
     if evidence.estimates:
-        parts += [f"## Averages (holdout split){of}", results.study_averages(findings).markdown()]
+        parts += [f"## Averages on the holdout split{of}", results.study_averages(findings).markdown()]
     columns = [(system, metric) for system in SYSTEMS for metric in results.METRICS]
     machines = results.machines(findings, "holdout", columns).markdown()
-    parts += [f"## Machines (holdout split){of}", machines, *notes.footnotes(findings)]
+    parts += [f"## Machines on the holdout split{of}", machines, *notes.footnotes(findings)]
     if len(evidence.kinds):
         parts += [
             f"## Other scores of the best trial{of}",
@@ -75,7 +75,8 @@ def terminal_table(study_dir: Path) -> str:
     """The machines of the holdout split and the best trial, as plain text for the end of a run."""
     findings = Findings.read(study_dir)
     columns = [("best", "auc"), ("best", "pauc"), ("default", "auc"), ("default", "pauc")]
-    table = results.machines(findings, "holdout", [*columns, ("level", "auc"), ("knn_log_mel", "auc")], "\n")
+    columns += [("level", "auc"), ("knn_log_mel", "auc")]
+    table = results.machines(findings, "holdout", columns, "\n", spreads=False)
     parts = ["AUC and pAUC in percent, holdout split", table.plain(), notes.choice(findings)]
     if findings.best is not None and findings.keys:
         values = findings.trials.set_index("trial").loc[findings.best]

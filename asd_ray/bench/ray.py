@@ -1,0 +1,157 @@
+"""The same training through Ray Train with one worker and in a plain process: same seed, same batches, same result."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import resource
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asd_ray.bench.processes import in_new_process, local_ray
+from asd_ray.bench.recordings import link_clips, make_recordings
+from asd_ray.bench.table import Benchmark, Comparison, Measured, joined, say
+from asd_ray.clips import Clip, class_names
+from asd_ray.config import FeatureConfig, FinetuneConfig, PretrainConfig, SiaMocoConfig
+from asd_ray.features.batches import Batches, CachedBatches
+from asd_ray.features.store import Manifest, read_tables
+from asd_ray.methods.base import DataInfo
+from asd_ray.methods.registry import build as build_method
+from asd_ray.training.checkpoints import FileCheckpoints
+from asd_ray.training.loop import Checkpoints, train
+from asd_ray.training.stage_run import seed_everything
+
+LIMIT = 0.97
+CORES = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained: pre-training of ``encoder`` on the store's clips; the first epoch is not counted."""
+
+    encoder: str
+    epochs: int
+    batch: int
+    store: Path
+    manifest: Manifest
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Samples/s of the epochs from end to end, their losses, and the training process's largest resident memory."""
+
+    rate: Measured
+    losses: tuple[float, ...]
+    memory: Measured
+
+
+def run(quick: bool) -> Benchmark:
+    """Measures plain, through Ray Train, and plain again."""
+    count, epochs, batch = (128, 2, 32) if quick else (1_000, 4, 64)
+    encoder = "resnet10t" if quick else "resnet18"
+    with tempfile.TemporaryDirectory(prefix="asd_ray-bench-") as name:
+        folder = Path(name)
+        say(f"ray: features of {count:,} clips")
+        clips = link_clips(make_recordings(folder / "recordings", 24), folder / "clips", count)
+        manifest = in_new_process(_build, clips, folder / "clips", folder / "store")
+        job = Job(encoder, epochs, batch, folder / "store", manifest, tuple(class_names(clips)))
+        say(f"ray: {epochs} epochs of {encoder}, three times, twice without Ray; a few minutes each")
+        before = in_new_process(plain, job, folder / "before", threads=CORES)
+        ours = in_new_process(through_ray, job, folder / "train", threads=CORES)
+        after = in_new_process(plain, job, folder / "after", threads=CORES)
+    same = ours.losses == before.losses == after.losses
+    note = (
+        f"{encoder}, batches of {batch}, {CORES} threads, epochs from end to end with their checkpoints, the first not "
+        f"counted; the losses of all epochs are {'equal bit for bit' if same else 'NOT equal'}"
+    )
+    return Benchmark(
+        "ray",
+        [
+            Comparison(
+                f"epoch of {count:,} clips through Ray Train, one worker",
+                ours.rate,
+                joined([before.rate, after.rate]),
+                "the same loop in a process without Ray",
+                LIMIT,
+                note=note,
+            ),
+            Comparison(
+                "largest resident memory of the training process",
+                ours.memory,
+                joined([before.memory, after.memory]),
+                "without Ray",
+                note="with Ray, clips in the object store count as far as the worker has read them; Ray's own "
+                "processes do not",
+            ),
+        ],
+    )
+
+
+def _build(clips: list[Clip], root: Path, store: Path) -> Manifest:
+    from asd_ray.features.build import build
+
+    with local_ray():
+        return build(clips, root, store, FeatureConfig()).manifest
+
+
+def plain(job: Job, folder: Path) -> Trained:
+    """Trains in this process, on the store's clips as one tensor."""
+    tables = list(read_tables(job.store, job.manifest, "train"))
+    log_mel = torch.cat([torch.from_numpy(table.log_mel) for table in tables])
+    batches = CachedBatches([clip for table in tables for clip in table.clips], {"log_mel": log_mel}, job.classes)
+    return _trained(job, batches, FileCheckpoints(folder))
+
+
+def through_ray(job: Job, folder: Path) -> Trained:
+    """Trains in a Ray Train worker, as a trial with several workers does, on clips in Ray's object store."""
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from asd_ray.features.read import open_features
+
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")  # as asd_ray.training.ray_worker
+    with local_ray():
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={"job": job, "features": open_features(job.store, job.manifest, reading="cached")},
+            torch_config=TorchConfig(backend="gloo"),
+            scaling_config=ray.train.ScalingConfig(num_workers=1, resources_per_worker={"CPU": CORES}),
+            run_config=ray.train.RunConfig(
+                name="bench",
+                storage_path=str(folder),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            ),
+        )
+        return trainer.fit().return_value
+
+
+def _worker(config: dict[str, Any]) -> Trained:
+    from asd_ray.training.ray_worker import TrainCheckpoints
+
+    torch.set_num_threads(CORES)
+    job: Job = config["job"]
+    return _trained(job, config["features"].batches("train", job.classes), TrainCheckpoints(0))
+
+
+def _trained(job: Job, batches: Batches, checkpoints: Checkpoints) -> Trained:
+    config = SiaMocoConfig(
+        pretrain=PretrainConfig(encoder=job.encoder, epochs=job.epochs, batch_size=job.batch, probe_every=0),
+        finetune=FinetuneConfig(epochs=0),
+    )
+    n_mels, frames = job.manifest.shape
+    info = DataInfo(n_mels, frames, job.classes, job.manifest.mean, job.manifest.std, len(batches.clips))
+    seed_everything(0, "build")
+    method = build_method(config, info)
+    ends: list[float] = []
+    history = train(method, lambda splits: batches, 0, checkpoints, lambda epoch: ends.append(time.perf_counter()))
+    done = len(batches.clips) // job.batch * job.batch
+    rates = tuple(done / (end - start) for start, end in itertools.pairwise(ends))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    losses = tuple(float(epoch["loss"]) for epoch in history)
+    return Trained(Measured(rates, "samples/s"), losses, Measured((peak,), "GiB"))

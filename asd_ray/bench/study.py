@@ -1,0 +1,43 @@
+"""The quickstart's study: how long it takes, and how much of that is training steps."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from asd_ray.bench.table import Benchmark, Comparison, Measured, say
+from asd_ray.bench.timed_study import SMALL, timed_study
+
+LIMIT = 180  # seconds on two cores
+
+
+def run(quick: bool) -> Benchmark:
+    """Runs the whole study a few times, each in a new folder with recordings and features made anew."""
+    repeats = 1 if quick else 3
+    overrides = (*SMALL, "search.num_trials=2") if quick else ()
+    found = []
+    with tempfile.TemporaryDirectory(prefix="asd_ray-bench-") as folder:
+        for number in range(repeats):
+            say(f"study: the quickstart's study, {number + 1} of {repeats}, about 2 min on two idle cores")
+            found.append(timed_study(Path(folder) / f"study-{number}", overrides))
+    wall = Measured(tuple(times.wall for times in found), "s")
+    steps = Measured(tuple(sum(times.steps) for times in found), "s")
+    trials = Measured(tuple(sum(times.trials) for times in found), "s")
+    share = Measured(tuple(1 - sum(times.steps) / times.wall for times in found), "of the time")
+    return Benchmark(
+        "study",
+        [
+            Comparison(
+                "the quickstart's study",
+                wall,
+                limit=LIMIT,
+                at_most=True,
+                note=f"{len(found[0].steps)} trials, from the command to its end, on {os.cpu_count()} cores: imports, "
+                "Ray's start, recordings, features, trials one after the other, report. The target is for two cores.",
+            ),
+            Comparison("all of it against its trials", wall, trials, "from the first trial's choice to the last's end"),
+            Comparison("all of it against its training steps", wall, steps, "steps of all trials"),
+            Comparison("share outside of steps", share),
+        ],
+    )

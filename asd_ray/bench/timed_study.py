@@ -1,0 +1,92 @@
+"""A study as a user runs it, and where its time went."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asd_ray.errors import AsdRayError
+
+SMALL = (
+    "data.synthetic.machines=1",
+    "data.synthetic.train=10",
+    "data.synthetic.test_normal=6",
+    "data.synthetic.test_anomaly=6",
+    "method.pretrain.batch_size=8",
+    "method.finetune.batch_size=8",
+    "method.pretrain.epochs=1",
+    "method.finetune.epochs=1",
+)
+"""Turns the quickstart into something that only shows whether it runs."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Of one study, in seconds.
+
+    Attributes:
+        wall: from the command's start to its end.
+        steps: of each trial, of all its epochs' training steps.
+        trials: of each trial one after the other: from its choice, or the end of the trial before, to its own end.
+    """
+
+    wall: float
+    steps: tuple[float, ...]
+    trials: tuple[float, ...]
+
+    @property
+    def outside(self) -> list[float]:
+        """What each trial took outside of its steps."""
+        return [trial - steps for trial, steps in zip(self.trials, self.steps, strict=True)]
+
+
+def timed_study(out: Path, overrides: Sequence[str]) -> Times:
+    """Runs the quickstart's study with other values, one trial at a time, in a process of its own.
+
+    Raises:
+        AsdRayError: the study, or a trial of it, failed.
+    """
+    from asd_ray.study_file import shipped_study
+
+    command = [sys.executable, "-m", "asd_ray", "study", "run", str(shipped_study("quickstart")), "--out", str(out)]
+    for override in ("resources.max_concurrent_trials=1", *overrides):
+        command += ["--set", override]
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wall = time.perf_counter() - started
+    if done.returncode:
+        raise AsdRayError(
+            f"bench: the study ended with exit code {done.returncode}: {done.stderr.strip()[-500:]} {_reasons(out)}"
+        )
+    return times(out, wall)
+
+
+def _reasons(out: Path) -> str:
+    """Why trials failed: their folder is about to be deleted."""
+    from asd_ray.study.folder import StudyFolder
+
+    records = StudyFolder(out).finished().items()
+    return " ".join(f"Trial {number}: {record.reason}" for number, record in records if record.reason)
+
+
+def times(out: Path, wall: float) -> Times:
+    """Reads a study folder whose trials ran one after the other.
+
+    Raises:
+        AsdRayError: a trial failed.
+    """
+    from asd_ray.study.folder import StudyFolder
+
+    folder = StudyFolder(out)
+    steps, ends = [], []
+    for number, record in sorted(folder.finished().items()):
+        if record.status != "complete":
+            raise AsdRayError(f"bench: trial {number} is {record.status}: {record.reason}")
+        steps.append(sum(float(epoch["seconds"]) for epoch in folder.history(number)))
+        ends.append((folder.trial(number) / "trial.json").stat().st_mtime)
+    begins = [(folder.trial(0) / "values.json").stat().st_mtime, *ends]
+    return Times(wall, tuple(steps), tuple(end - begin for begin, end in zip(begins, ends, strict=False)))

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from asd_ray.augment import TwoViews
+from asd_ray.bench import stages
+from asd_ray.bench.step import _bare, flops
+from asd_ray.bench.table import Measured
+
+CPU = torch.device("cpu")
+
+
+def test_stages_and_bare_networks_are_the_methods_own() -> None:
+    pretrain = stages.stage("pretrain", "resnet18", "fp32", 4, CPU)
+    assert isinstance(pretrain.get_submodule("views"), TwoViews)
+    finetune = stages.stage("finetune", "mobilefacenet", "fp32", 4, CPU)
+    assert finetune.name == "finetune"
+    for network, stage, name in (
+        ("resnet18", pretrain, "query.0.network"),
+        ("mobilefacenet", finetune, "trunk.network"),
+    ):
+        assert repr(_bare(network, "fp32", CPU)) == repr(stage.get_submodule(name).train())
+
+
+def test_a_bare_step_is_one_forward_and_backward_pass() -> None:
+    network, x = nn.Conv2d(1, 2, 3), torch.randn(4, 1, 5, 6)
+    step = stages.bare_step(network, x, "fp32")
+    with stages.counted_flops() as counter:
+        step()
+    first = network.weight.grad
+    step()
+    assert first is not None
+    assert network.weight.grad is not None
+    torch.testing.assert_close(network.weight.grad, first)  # not added up
+    one_pass = 4 * (3 * 4) * 2 * 9 * 2  # clips, places, channels, taps, multiply and add
+    assert counter.get_total_flops() == 2 * one_pass  # and the gradient of the weights; none of the input
+
+
+def test_made_up_clips_are_raw_features() -> None:
+    clips = stages.clips(50, CPU)
+    batch = next(clips.shuffled(50, 0))
+    assert batch.inputs["log_mel"].shape == (50, stages.F, stages.T)
+    assert batch.inputs["log_mel"].dtype == torch.float16
+    assert float(batch.inputs["log_mel"].float().mean()) == pytest.approx(stages.MEAN, abs=0.1)
+    assert sorted(batch.labels.unique().tolist()) == list(range(stages.CLASSES))
+
+
+def test_operations_per_second() -> None:
+    assert flops(Measured((10.0, 20.0), "samples/s"), 3e9) == Measured((30.0, 60.0), "GFLOP/s")
+
+
+@pytest.mark.parametrize("name", ["augment", "step"])
+def test_what_runs_on_a_gpu_machine_needs_no_ray(name: str) -> None:
+    code = f"import sys; sys.modules['ray'] = None; import asd_ray.bench.{name}, asd_ray.bench.table as t; t.machine()"
+    subprocess.run([sys.executable, "-c", code], check=True)
