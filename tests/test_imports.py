@@ -39,7 +39,7 @@ def test_torch_audio_and_vision_are_one_release_line() -> None:
 
 
 WITHOUT_RAY = [
-    *("augment", "challenge", "cli_score", "decisions", "detector", "evaluation", "features.batches"),
+    *("augment", "bench.augment", "bench.step", "challenge", "cli_score", "decisions", "detector", "evaluation", "features.batches"),
     *("features.stream", "identify", "losses", "methods.registry", "metrics", "moco", "official", "scoring"),
     *("training.loop", "training.run"),
 ]
