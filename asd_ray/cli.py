@@ -133,6 +133,23 @@ def run_command(
     _run(load_study(file, overrides or []), out, address, as_json)
 
 
+@app.command()
+def train(
+    file: File,
+    out: Out = None,
+    address: Address = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Runs, each with a seed of its own; the file's by default.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a study file's own values without a search, over several seeds: how a published result is reproduced."""
+    from asd_ray.study_file import load_study, without_search
+
+    _run(without_search(load_study(file, overrides or []), seeds), out, address, as_json)
+
+
 @study_app.command()
 def status(folder: StudyDir, as_json: AsJson = False) -> None:
     """How far a study is: trials asked for, ended, under way, and the best so far."""

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from asd_ray.config import MethodConfig, Scalar, Section, StudyConfig
+from asd_ray.config import MethodConfig, Scalar, SearchConfig, Section, StudyConfig
 from asd_ray.errors import ConfigError
 
 METHODS = {config.model_fields["name"].default: config for config in get_args(MethodConfig)}
@@ -112,6 +112,12 @@ def with_values(study: StudyConfig, values: Mapping[str, Scalar]) -> StudyConfig
         return StudyConfig.model_validate(document)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(detail) for detail in error.errors())) from None
+
+
+def without_search(study: StudyConfig, seeds: int | None = None) -> StudyConfig:
+    """The study's own values alone: one trial, repeated with every seed (the study's number of them by default)."""
+    search = SearchConfig(num_trials=1, seeds=seeds or study.search.seeds)
+    return study.model_copy(update={"search": search})
 
 
 def to_yaml(study: StudyConfig) -> str:

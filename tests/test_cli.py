@@ -25,6 +25,7 @@ COMMANDS = [
     ["features"],
     ["features", "build"],
     ["features", "show"],
+    ["train"],
     ["score"],
     ["evaluate"],
     ["bench"],

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from asd_ray.config import Distribution, StudyConfig
 from asd_ray.errors import ConfigError
-from asd_ray.study_file import budget, get_key, leaf_keys, load_study, parse_study, set_key, to_yaml, with_values
+from asd_ray.study_file import (
+    budget,
+    get_key,
+    leaf_keys,
+    load_study,
+    parse_study,
+    set_key,
+    to_yaml,
+    with_values,
+    without_search,
+)
 
 STUDIES = Path(__file__).parent.parent / "studies"
 
@@ -158,3 +168,18 @@ def test_the_budget_counts_every_epoch() -> None:
         "f",
     )
     assert budget(study) == {"trials": 3, "epochs per trial": 7, "epochs": 21, "workers per trial": 1}
+
+
+def test_without_a_search_a_study_is_its_own_values_over_its_seeds() -> None:
+    search = {
+        "num_trials": 9,
+        "seeds": 3,
+        "scheduler": "asha",
+        "space": {"method.pretrain.alpha": {"uniform": [0, 0.5]}},
+    }
+    study = parse_study({"name": "x", "seed": 4, "search": search}, "f")
+    alone = without_search(study)
+    assert (alone.search.num_trials, alone.search.seeds, alone.search.space) == (1, 3, {})
+    assert alone.search.scheduler == "none"
+    assert alone.method == study.method
+    assert without_search(study, 5).search.seeds == 5
