@@ -34,7 +34,7 @@ from asd_ray.datasets.mechanics import Fault, Machine, Operation, completed
 
 
 class Slider(Machine):
-    """A belt-driven slide rail: strokes to and fro, rolling noise and motor whine with the speed, end thumps."""
+    """A belt-driven slide rail: strokes and waits, rolling noise and motor whine with the speed, thumps at the ends."""
 
     faults: ClassVar[dict[str, Fault]] = {
         "rail_damage": Fault("high", (1500, 7500), (-14, -4)),
