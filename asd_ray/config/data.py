@@ -23,7 +23,7 @@ class SyntheticConfig(Section):
     test_anomaly: int = Field(12, ge=1)
     """Anomalous test clips of each ID."""
     snr_db: float = Field(6.0, ge=-20, le=60)
-    """Machine against factory background in dB: the mean of the clips', which lie within 2 dB of it."""
+    """Machine against factory background in dB: the mean of the clips', which lie within 1 dB of it."""
     seed: int = Field(0, ge=0)
     """Seed of the generator; a study's own ``seed`` does not change its data."""
 
