@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from asd_ray import __version__
 from asd_ray.cli_bench import bench
+from asd_ray.cli_common import AsJson
 from asd_ray.cli_data import data_app
 from asd_ray.cli_features import features_app
 from asd_ray.cli_score import evaluate, score
@@ -73,7 +74,6 @@ Address = Annotated[
     str | None,
     typer.Option(help="Run on the Ray at HOST:PORT, or 'auto' for the one that `ray start --head` started here."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
 
 
 def _print_version(wanted: bool) -> None:
