@@ -50,13 +50,13 @@ def write_submission(folder: Path, scores: pd.DataFrame, layout: str) -> None:
     files: dict[str, list[int]] = {}
     for number, name in enumerate(_submission_names(scores, layout)):
         files.setdefault(name, []).append(number)
-    written = set()
+    written, all_paths = set(), scores["path"].tolist()
     for column, prefix in _KINDS.items():
         if column not in scores:
             continue
         values = scores[column].tolist()
         for name, members in files.items():
-            paths = [scores["path"].iloc[number] for number in members]
+            paths = [all_paths[number] for number in members]
             called = [PurePosixPath(path).name for path in paths]
             if len(set(called)) < len(called):
                 called = paths

@@ -19,7 +19,8 @@ from asd_ray.cli_common import AsJson
 from asd_ray.cli_data import data_app
 from asd_ray.cli_features import features_app
 from asd_ray.cli_score import evaluate, score
-from asd_ray.errors import AsdRayError
+from asd_ray.cli_submit import jobs_status, submit
+from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.files import shown
 
 
@@ -42,6 +43,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except Interrupted:
+            raise
         except BaseException:
             if not Commands.interrupted:
                 raise
@@ -63,6 +66,7 @@ app.add_typer(features_app, name="features")
 app.add_typer(study_app, name="study")
 for command in (score, evaluate, bench):
     app.command()(command)
+study_app.command()(submit)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The study file (YAML).")]
 StudyDir = Annotated[Path, typer.Argument(metavar="DIR", help="A study folder.")]
@@ -105,15 +109,30 @@ def quickstart(
 
 
 @study_app.command()
-def validate(file: File, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Print the resolved study, its search space and its budget; start nothing."""
+def validate(
+    file: File,
+    overrides: Overrides = None,
+    like: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Estimate time and cost from this study, finished or running.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=1e-9, metavar="CLIPS/S", help="Estimate them from a trial's speed in training.")
+    ] = None,
+    clips: Annotated[int | None, typer.Option(min=1, help="Training clips of an epoch, for an estimate.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Trials at the same time, for an estimate.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the resolved study, its search space, its budget, and what it will take; start nothing."""
     from asd_ray.methods.registry import check
+    from asd_ray.study.cost import cost
     from asd_ray.study_file import budget, load_study, to_yaml
 
     study = load_study(file, overrides or [])
     check(study)
+    takes = cost(study, like, rate, clips, concurrency)
     if as_json:
-        typer.echo(json.dumps({"study": study.model_dump(mode="json"), "budget": budget(study)}, ensure_ascii=False))
+        plan = {"study": study.model_dump(mode="json"), "budget": budget(study)}
+        typer.echo(json.dumps(plan | ({"cost": takes.as_dict()} if takes else {}), ensure_ascii=False))
         return
     typer.echo(to_yaml(study))
     width = max(map(len, study.search.space), default=0)
@@ -121,6 +140,8 @@ def validate(file: File, overrides: Overrides = None, as_json: AsJson = False) -
     for key, distribution in study.search.space.items():
         typer.echo(f"#   {key:{width}}  {distribution}")
     typer.echo("# budget: " + ", ".join(f"{count} {what}" for what, count in budget(study).items()))
+    if takes:
+        typer.echo(f"# cost, at most: {takes}")
 
 
 @study_app.command("run")
@@ -151,11 +172,24 @@ def train(
 
 
 @study_app.command()
-def status(folder: StudyDir, as_json: AsJson = False) -> None:
-    """How far a study is: trials asked for, ended, under way, and the best so far."""
+def status(
+    study: Annotated[
+        str | None, typer.Argument(metavar="DIR|NAME", help="A study folder; with --address, a study's name or job.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="URL", help="Show the studies submitted to the cluster with this dashboard.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How far a study is: trials asked for, ended, under way, and the best so far; or the jobs on a cluster."""
+    if address is not None:
+        jobs_status(address, study, as_json)
+        return
+    if study is None:
+        raise ConfigError("study status: expected a study folder, or --address http://HEAD:8265.")
     from asd_ray.study.folder import StudyFolder
 
-    state = StudyFolder(folder).status()
+    state = StudyFolder(Path(study)).status()
     if as_json:
         typer.echo(json.dumps(state))
         return

@@ -210,13 +210,14 @@ def _show_set(
 ) -> dict[str, Any]:
     """Writes a data set's mean spectra and band analysis to a folder."""
     from asd_ray.datasets.layouts import SYNTHETIC
+    from asd_ray.datasets.side_files import read_faults
     from asd_ray.features import bands, pictures, spectra
 
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out}: this is a file; with --data it is a folder that gets several.")
     scanned, kind = _scan(data, layout, machines, config.data.skip_bad)
     clips = spectra.needed_clips(scanned, data)
-    faults = bands.read_faults(data)
+    faults = read_faults(data)
     with ProgressBar("clips") as progress:
         if store is not None:
             found = spectra.spectra_of_store(clips, store, progress)

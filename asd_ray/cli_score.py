@@ -41,13 +41,13 @@ def score(
     """
     from asd_ray.detector import COLUMNS, Detector
     from asd_ray.files import write_atomically
-    from asd_ray.identify import tell_class
+    from asd_ray.identify import tell_group
 
     target = None if out is None or str(out) == "-" else out
     if target is not None and target.is_dir():
         raise ConfigError(f"--out {target}: this is a folder; expected the name of a CSV file.")
     model = Detector.load(detector)
-    files = [(path, tell_class(path, model.info.classes, machine, machine_id)) for path in _recordings(paths)]
+    files = [(path, tell_group(path, model.info.groups, machine, machine_id)) for path in _recordings(paths)]
     try:
         model.method.to(device)
     except (RuntimeError, AssertionError) as error:

@@ -7,10 +7,12 @@ file name again. The layouts that turn file names into clips are in :mod:`asd_ra
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
+
+from asd_ray.errors import ConfigError
 
 Split = Literal["train", "test", "extra"]
 Label = Literal["normal", "anomaly", "unknown"]
@@ -30,7 +32,8 @@ class Clip:
         domain: ``source``, ``target``, or ``none`` where the data set has no domains.
         part: which release the clip belongs to: ``dev`` (development) or ``eval`` (evaluation and its additional
             training clips), ``none`` where the data set has no such division. Decides select and holdout.
-        attributes: what else the name says (DCASE 2022: ``car_A1_spd_28V``), else empty.
+        attributes: what else the name says (DCASE 2022: ``car_A1_spd_28V``), else empty. Only those of
+            training clips are used: the challenge hides a test clip's.
         sample_rate: in Hz, from the file's header.
         frames: length in samples per channel, from the file's header.
         channels: number of channels, from the file's header.
@@ -49,8 +52,8 @@ class Clip:
     channels: int = 1
 
     @property
-    def class_name(self) -> str:
-        """The class that a machine-ID classifier learns: machine and ID, ``fan/00``."""
+    def group(self) -> str:
+        """Machine and ID, ``fan/00``: what is known of every clip, and what its scores are comparable within."""
         return f"{self.machine}/{self.id}"
 
     @property
@@ -67,9 +70,52 @@ def stable_hash(*parts: object) -> int:
     return int.from_bytes(digest, "big")
 
 
-def class_names(clips: Iterable[Clip]) -> list[str]:
-    """The classes of a set in a fixed order (machine, then ID), taken from its training clips."""
-    return sorted({clip.class_name for clip in clips if clip.split == "train"})
+def class_names(
+    clips: Iterable[Clip], classes: Literal["id", "attributes"] = "id", min_class_clips: int = 1
+) -> list[str]:
+    """The classes that a classifier learns, taken from a set's training clips, in alphabetical order.
+
+    Args:
+        clips: of the set.
+        classes: ``id``: a class is a group, ``machine/id``. ``attributes``: a class is ``machine/id/attributes``, and
+            ``machine/id`` holds the rest of the group: clips without attributes, or with some that fewer than
+            ``min_class_clips`` clips have. A rest of fewer than that takes up the rarest attributes, too.
+        min_class_clips: no class is smaller, unless it is the only one of its group.
+
+    Raises:
+        ConfigError: no training clip has attributes.
+    """
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for clip in clips:
+        if clip.split == "train":
+            counts[clip.group][clip.attributes] += 1
+    if classes == "id":
+        return sorted(counts)
+    if not any(attributes for of_group in counts.values() for attributes in of_group):
+        raise ConfigError(
+            "data.classes: is attributes, but no training clip has any; expected them in the file names (layout "
+            "dcase2022) or in the column attributes of clips.csv (layout folder). Set it to id."
+        )
+    names = []
+    for group, of_group in counts.items():
+        rest = of_group.pop("", 0)
+        for attributes, count in sorted(of_group.items(), key=lambda item: (item[1], item[0])):
+            if count < min_class_clips or 0 < rest < min_class_clips:
+                rest += count
+            else:
+                names.append(f"{group}/{attributes}")
+        names += [group] if rest else []
+    return sorted(names)
+
+
+def group_of(class_name: str) -> str:
+    """The group ``machine/id`` of a class ``machine/id`` or ``machine/id/attributes``."""
+    return "/".join(class_name.split("/", 2)[:2])
+
+
+def groups_of(classes: Iterable[str]) -> list[str]:
+    """The groups of some classes, each once, in the classes' order."""
+    return list(dict.fromkeys(map(group_of, classes)))
 
 
 def evaluation_splits(clips: Sequence[Clip]) -> dict[str, EvaluationSplit]:

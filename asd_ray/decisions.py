@@ -59,29 +59,29 @@ def fit_threshold(
 
 
 def fit_thresholds(
-    train_scores: ArrayLike, label: NDArray[np.int64], classes: Sequence[str], config: EvaluationConfig
+    train_scores: ArrayLike, label: NDArray[np.int64], groups: Sequence[str], config: EvaluationConfig
 ) -> NDArray[np.float64]:
-    """Thresholds of all classes, by ``config.threshold``, ``threshold_quantile`` and ``threshold_per``.
+    """Thresholds of all machines and IDs, by ``config.threshold``, ``threshold_quantile`` and ``threshold_per``.
 
     Args:
         train_scores: (N,) scores of training clips.
-        label: (N,) their class numbers.
-        classes: the C class names ``machine/id`` in label order.
+        label: (N,) numbers of their groups.
+        groups: the G names ``machine/id`` in label order.
         config: the settings.
 
     Returns:
-        (C + 1,): index it by class number. The last one, which is also number -1, the class of clips of no trained
-        class, is fitted to all training clips. A class without training clips has its machine's threshold if that has
+        (G + 1,): index it by a group's number. The last one, which is also number -1, that of clips of no trained
+        group, is fitted to all training clips. A group without training clips has its machine's threshold if that has
         some, else the last one.
     """
     scores = np.asarray(train_scores, dtype=np.float64)
-    machines = np.array([name.rsplit("/", 1)[0] for name in classes])
+    machines = np.array([name.rsplit("/", 1)[0] for name in groups])
 
     def fit(of: NDArray[np.bool_]) -> float:
         return fit_threshold(scores[of], config.threshold, config.threshold_quantile)
 
     everything = np.ones(len(scores), dtype=bool)
-    thresholds = np.full(len(classes) + 1, fit(everything))
+    thresholds = np.full(len(groups) + 1, fit(everything))
     for machine in np.unique(machines):
         numbers = np.flatnonzero(machines == machine)
         of_machine = np.isin(label, numbers)

@@ -1,6 +1,6 @@
 """A trained detector: on disk as safetensors and JSON (no pickle), and at work on recordings. Needs no Ray.
 
-Legend: B batch, F mel bands, T frames, S samples, N training clips, D embedding, C classes.
+Legend: B batch, F mel bands, T frames, S samples, N training clips, D embedding, G groups (machine and ID).
 
 A folder holds ``detector.json`` (settings, data facts, kind of score, thresholds), ``weights.safetensors`` and
 ``train.safetensors`` (what the network says of the training clips: k-NN and its like measure distances to them).
@@ -33,12 +33,12 @@ from asd_ray.errors import AsdRayError
 from asd_ray.features.log_mel import LogMel, to_int16
 from asd_ray.features.store import Manifest
 from asd_ray.files import write_folder_atomically
-from asd_ray.identify import tell_class
+from asd_ray.identify import tell_group
 from asd_ray.methods.base import DataInfo, Method, own_scores
 from asd_ray.methods.registry import build
-from asd_ray.scoring import Embedded, ScoreKind, Scorer
+from asd_ray.scoring import Embedded, ScoreKind, Scorer, group_logits
 
-FORMAT = 2
+FORMAT = 3  # 2, of before classes could be finer than machine and ID, differs in nothing else
 COLUMNS = ("path", "machine", "id", "score", "decision", "threshold")
 BATCH = 16  # clips in memory as waveforms and features
 CHUNK = 512  # clips in memory as embeddings, and scored together
@@ -49,7 +49,7 @@ class _Description(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    format: Literal[2]
+    format: Literal[2, 3]
     study: StudyConfig
     info: DataInfo
     score: ScoreKind
@@ -62,11 +62,11 @@ class Detector:
 
     Attributes:
         study: resolved, with the trial's values; its ``features`` and ``data.channel`` say how a recording is read.
-        info: of the data that it was trained on; ``info.classes`` are the machine IDs (``machine/id``) that it knows.
+        info: of the data that it was trained on; ``info.groups`` are the machines and IDs that it knows.
         method: in eval mode.
-        train: embeddings, logits and class numbers of the training clips.
+        train: embeddings, logits and labels of the training clips.
         kind: of its scores, one of :data:`asd_ray.scoring.KINDS`.
-        thresholds: class -> score above which a clip is called anomalous.
+        thresholds: ``machine/id`` -> score above which a clip is called anomalous.
     """
 
     study: StudyConfig
@@ -88,20 +88,20 @@ class Detector:
 
         Args:
             files: wav, flac or ogg files.
-            machine, machine_id: of the files whose names do not say it (:func:`tell_class`).
+            machine, machine_id: of the files whose names do not say it (:func:`tell_group`).
 
         Returns:
             ``path, machine, id, score, decision, threshold`` in the order of the files. Higher scores are more
             anomalous; a decision is 1 where the score is above the threshold.
 
         Raises:
-            AsdRayError: a file cannot be read, or it cannot be told which class it belongs to.
+            AsdRayError: a file cannot be read, or it cannot be told which machine and ID it is of.
         """
 
         def refuse(error: AsdRayError) -> None:
             raise error
 
-        told = [(Path(file), tell_class(Path(file), self.info.classes, machine, machine_id)) for file in files]
+        told = [(Path(file), tell_group(Path(file), self.info.groups, machine, machine_id)) for file in files]
         parts = list(self.scores(told, refuse))
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
 
@@ -114,7 +114,7 @@ class Detector:
         """Scores recordings in chunks: memory does not grow with their number.
 
         Args:
-            files: file and class of each.
+            files: file and ``machine/id`` of each.
             bad: called with the error of a file that cannot be read; it is left out.
             done: called with a number of files whenever so many more are done with.
 
@@ -139,6 +139,10 @@ class Detector:
                 done(len(batch))
             if read:
                 yield self._table(read, outputs)
+
+    def score_waveforms(self, waveforms: NDArray[np.float32], groups: Sequence[str]) -> NDArray[np.float64]:
+        """Scores (B,) of waveforms (B, S) as :func:`audio.read` gives them, each of a ``machine/id``."""
+        return self._table([(Path(), group) for group in groups], [self._embed(waveforms)])["score"].to_numpy()
 
     @cached_property
     def _scorer(self) -> Scorer:
@@ -165,7 +169,7 @@ class Detector:
         return embedding.float().cpu(), logits.float().cpu()
 
     def _table(self, files: Sequence[tuple[Path, str]], outputs: Sequence[tuple[Tensor, Tensor]]) -> pd.DataFrame:
-        numbers = {name: number for number, name in enumerate(self.info.classes)}
+        numbers = {name: number for number, name in enumerate(self.info.groups)}
         embedding, logits = (torch.cat(parts) for parts in zip(*outputs, strict=True))
         if embedding.shape[1] != self.train.embedding.shape[1]:
             raise AsdRayError(
@@ -175,7 +179,7 @@ class Detector:
         names = [name for _, name in files]
         label = np.array([numbers[name] for name in names])
         own = own_scores(self.method, embedding, names).numpy()
-        test = Embedded(embedding.numpy(), logits.numpy(), label, own=own)
+        test = Embedded(embedding.numpy(), group_logits(logits, self.info.classes).numpy(), label, own=own)
         scores = self._scorer.score(test, [self.kind])[self.kind]
         thresholds = np.array([self.thresholds[name] for _, name in files])
         machines, ids = zip(*(name.split("/", 1) for _, name in files), strict=True)
@@ -227,19 +231,20 @@ def save_detector(
         score: the kind of score that counts.
 
     Returns:
-        (C + 1,) the thresholds of that kind of score (:func:`asd_ray.decisions.fit_thresholds`).
+        (G + 1,) the thresholds of that kind of score (:func:`asd_ray.decisions.fit_thresholds`).
     """
     kind = cast(ScoreKind, score)
     own = Scorer(train, study.evaluation).score_train([kind])[kind]
-    thresholds = fit_thresholds(own, train.label, classes, study.evaluation)
+    info = data_info(manifest, classes)
+    thresholds = fit_thresholds(own, train.label, info.groups, study.evaluation)
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in method.state_dict().items()}
     arrays = {name: np.ascontiguousarray(array) for name, array in asdict(train).items() if array is not None}
     description = _Description(
         format=FORMAT,
         study=study,
-        info=data_info(manifest, classes),
+        info=info,
         score=kind,
-        thresholds=dict(zip(classes, thresholds.tolist(), strict=False)),
+        thresholds=dict(zip(info.groups, thresholds.tolist(), strict=False)),
     )
 
     def write(beside: Path) -> None:
@@ -266,16 +271,18 @@ def load_detector(folder: Path) -> Detector:
     except (OSError, ValueError) as error:
         raise AsdRayError(f"{folder}: holds no detector ({error}); a finished study has one in detector/.") from None
     found = document.get("format") if isinstance(document, dict) else None
-    if found != FORMAT:
-        raise AsdRayError(f"{folder}: holds a detector of format {found}, this version reads {FORMAT}; train it again.")
+    if found not in (2, FORMAT):
+        raise AsdRayError(
+            f"{folder}: holds a detector of format {found}, this version reads 2 and {FORMAT}; train it again."
+        )
     try:
         description = _Description.model_validate(document)
     except ValidationError as error:
         detail = error.errors()[0]
         raise _misfit(folder, f"detector.json: {'.'.join(map(str, detail['loc']))}: {detail['msg']}") from None
     info = replace(description.info, restored=True)
-    if set(description.thresholds) != set(info.classes):
-        raise _misfit(folder, "detector.json: the thresholds are not those of the classes")
+    if set(description.thresholds) != set(info.groups):
+        raise _misfit(folder, "detector.json: the thresholds are not those of the machines and IDs")
     try:
         method = build(description.study.method, info)
         weights = load_file(folder / "weights.safetensors")
@@ -285,9 +292,9 @@ def load_detector(folder: Path) -> Detector:
         train = Embedded(**load_arrays(folder / "train.safetensors"))
     except (OSError, RuntimeError, TypeError, ValueError, SafetensorError, AsdRayError) as error:
         raise _misfit(folder, " ".join(str(error).split())[:300]) from None
-    fits = train.logits.shape[1] == len(info.classes) and train.label.dtype.kind == "i"
+    fits = train.logits.shape[1] == len(info.groups) and train.label.dtype.kind == train.learned.dtype.kind == "i"
     if not (fits and len(train.label) and train.label.min() >= 0):
-        raise _misfit(folder, f"train.safetensors: not clips of the {len(info.classes)} classes")
+        raise _misfit(folder, f"train.safetensors: not clips of the {len(info.groups)} machines and IDs")
     return Detector(description.study, info, method.eval(), train, description.score, description.thresholds)
 
 

@@ -13,6 +13,10 @@ class AsdRayError(Exception):
     exit_code = 1
 
 
+class StorageError(AsdRayError):
+    """Storage that is full or fails. It is nobody's result: what was under way runs again when the storage works."""
+
+
 class ConfigError(AsdRayError):
     """A study file, a ``--set`` or an argument that does not validate: the command line exits with 2."""
 

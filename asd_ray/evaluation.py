@@ -51,18 +51,24 @@ class Evaluation:
         return metrics.per_id(scored.assign(score=scored[column]), max_fpr, ids=self.ids())
 
     def best_kind(self, scored: pd.DataFrame, kinds: Sequence[str], config: EvaluationConfig) -> str:
-        """The score with the highest objective on the select split; the first of those that are equal."""
+        """The score with the highest objective on the select split (of several objectives, the first); the first of
+        those that are equal."""
         select = scored[scored["split"] == "select"]
 
         def value(kind: str) -> float:
-            found = objective(self.rows(select, kind, config.max_fpr), config.objective) if len(select) else None
+            found = objective(self.rows(select, kind, config.max_fpr), config.objectives[0]) if len(select) else None
             return -math.inf if found is None else found
 
         return max(kinds, key=value)
 
 
 def objective(rows: pd.DataFrame, kind: str) -> float | None:
-    """The average over the select split that a search maximises, or None where no ID of it has a defined AUC."""
+    """The average over the select split that a search maximises, or None where no ID of it has a defined AUC.
+
+    Args:
+        rows: from :func:`asd_ray.metrics.per_id`.
+        kind: ``auc``, ``pauc``, ``auc_pauc`` or ``mauc``, of :func:`asd_ray.metrics.averages`.
+    """
     averages = metrics.averages(rows).set_index("split")[kind]
     value = float(averages.get("select", math.nan))
     return value if math.isfinite(value) else None

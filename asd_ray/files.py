@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from asd_ray.errors import AsdRayError
+from asd_ray.errors import StorageError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FAILING = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN)
 
 
 def write_atomically(path: Path, write: Callable[[str], object]) -> None:
     """Calls ``write`` with a path beside ``path`` and renames the result into place.
 
     Raises:
-        AsdRayError: the disk is full.
+        StorageError: the disk is full or fails.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(os.fspath(beside))
         os.replace(beside, path)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise AsdRayError(f"{path}: the disk is full; free some space and run the same command again.") from None
-        raise
+    except Exception as error:
+        raise storage_error(path, error) or error from None
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def write_folder_atomically(folder: Path, write: Callable[[Path], object]) -> None:
@@ -36,7 +40,7 @@ def write_folder_atomically(folder: Path, write: Callable[[Path], object]) -> No
     Between the two renames that this takes there is no folder for a moment, but never half of one.
 
     Raises:
-        AsdRayError: the disk is full.
+        StorageError: the disk is full or fails.
     """
     beside, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{what}") for what in ("part", "old"))
     try:
@@ -46,13 +50,33 @@ def write_folder_atomically(folder: Path, write: Callable[[Path], object]) -> No
         if folder.exists():
             folder.rename(old)
         beside.rename(folder)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise AsdRayError(f"{folder}: the disk is full; free some space and run the same command again.") from None
-        raise
+    except Exception as error:
+        raise storage_error(folder, error) or error from None
     finally:
         for left in (beside, old):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def storage_error(path: Path, error: BaseException) -> StorageError | None:
+    """What to tell a user of an error that storage has caused; None for any other.
+
+    Args:
+        path: that was to be written.
+        error: of Python, or of pyarrow, safetensors or SQLite, which have the error's number in their text or not at
+            all.
+    """
+    if isinstance(error, StorageError):
+        return error
+    text = str(error)
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := re.search(r"(?:os error|errno) (\d+)", text)):
+        number = int(found[1])
+    if number in FULL or "database or disk is full" in text:
+        return StorageError(f"{path}: the disk is full; free some space and run the same command again.")
+    if number in FAILING or "disk I/O error" in text or "readonly database" in text:
+        reason = os.strerror(number) if number else "I/O error"
+        return StorageError(f"{path}: the storage fails ({reason}); run the same command again when it works.")
+    return None
 
 
 def shown(path: Path) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import parse_qsl
 
 import yaml
 from pydantic import ValidationError
@@ -14,6 +16,15 @@ from pydantic import ValidationError
 from asd_ray.config import MethodConfig, Scalar, SearchConfig, Section, StudyConfig
 from asd_ray.errors import ConfigError
 
+SEARCHABLE = ("method", "evaluation", "features")
+NOT_SEARCHABLE = {
+    "evaluation.objective": "trials that were judged differently cannot be compared",
+    "evaluation.max_fpr": "it changes what the objective measures, so trials could not be compared",
+    "features.store": "it says where features are kept, not what they are",
+    "features.gpus_per_task": "it says how features are computed, not what they are",
+    "features.preset": "it only stands for the defaults of the other keys of features; search those",
+}
+"""Keys of these sections that no search may change -> why."""
 METHODS = {config.model_fields["name"].default: config for config in get_args(MethodConfig)}
 
 
@@ -150,32 +161,92 @@ def budget(study: StudyConfig) -> dict[str, int]:
 
 
 def _check_search(study: StudyConfig, source: str) -> None:
-    """Every searched key exists, lies where a search may go, and accepts its whole range."""
-    searchable = ("method", "evaluation")  # not features: they are computed once, before the first trial
-    for key, distribution in study.search.space.items():
+    """Every searched key exists, lies where a search may go, and accepts its whole range; and the search can do what
+    it is asked for."""
+    search = study.search
+    for key, distribution in search.space.items():
         where = f"{source}: search.space: {key}"
-        if key.split(".")[0] not in searchable:
-            raise ConfigError(f"{where}: only keys of {', '.join(searchable)} can be searched.")
+        if key.split(".")[0] not in SEARCHABLE:
+            raise ConfigError(f"{where}: only keys of {', '.join(SEARCHABLE)} can be searched.")
+        if key in NOT_SEARCHABLE:
+            raise ConfigError(f"{where}: cannot be searched: {NOT_SEARCHABLE[key]}.")
         _check_key(study, key, where)
         for value in distribution.examples():
-            _check_value(study, key, value, where)
-        own = get_key(study, key)
-        if not distribution.contains(own):
+            _check_value(study, {**_condition(search, key), key: value}, where)
+    for key, own in search.point(lambda key: get_key(study, key)).items():
+        if not search.space[key].contains(own):
             raise ConfigError(
-                f"{where}: the first trial runs the study file's own value, {own}, which is not in {distribution}; "
-                f"widen the range or set {key} to a value within it."
+                f"{source}: search.space: {key}: the first trial runs the study file's own value, {own}, which is not "
+                f"in {search.space[key]}; widen the range or set {key} to a value within it."
             )
-    for number, point in enumerate(study.search.warm_start):
-        for key, value in point.items():
-            where = f"{source}: search.warm_start[{number}]: {key}"
-            if key not in study.search.space:
-                raise ConfigError(f"{where}: not a key of search.space.")
-            _check_value(study, key, value, where)
-            if not study.search.space[key].contains(value):
-                raise ConfigError(f"{where}: {value} is not in {study.search.space[key]}.")
-        missing = set(study.search.space) - set(point)
-        if missing:
-            raise ConfigError(f"{source}: search.warm_start[{number}]: {', '.join(sorted(missing))} has no value.")
+    for number, point in enumerate(search.warm_start):
+        _check_warm_start(study, point, f"{source}: search.warm_start[{number}]")
+    if len(study.evaluation.objectives) > 1:
+        several = f"cannot be used with several objectives (evaluation.objective: {list(study.evaluation.objectives)})"
+        if search.scheduler != "none":
+            raise ConfigError(
+                f"{source}: search.scheduler: {search.scheduler} {several}: it would stop trials by one of them, and "
+                "with them parts of the Pareto front; set it to none."
+            )
+        if search.sampler == "cmaes":
+            raise ConfigError(f"{source}: search.sampler: cmaes {several}; choose tpe, random, qmc or grid.")
+    if search.storage is not None:
+        _check_storage(search.storage, f"{source}: search.storage")
+
+
+def _check_warm_start(study: StudyConfig, point: Mapping[str, Scalar], where: str) -> None:
+    """A point has a value within its range for every key whose condition holds there, and for no other."""
+    search = study.search
+    for key, value in point.items():
+        if key not in search.space:
+            raise ConfigError(f"{where}: {key}: not a key of search.space.")
+        _check_value(study, {**_condition(search, key), key: value}, f"{where}: {key}")
+        if not search.space[key].contains(value):
+            raise ConfigError(f"{where}: {key}: {value} is not in {search.space[key]}.")
+    missing: list[str] = []
+
+    def given(key: str) -> Scalar:
+        if key not in point:
+            missing.append(key)
+        return point.get(key)
+
+    drawn = search.point(given)
+    if missing:
+        raise ConfigError(f"{where}: {', '.join(sorted(missing))} has no value.")
+    for key in point:
+        if key not in drawn:
+            raise ConfigError(
+                f"{where}: {key} is {search.space[key]}, which does not hold at this point; leave it out."
+            )
+
+
+def _condition(search: SearchConfig, key: str) -> dict[str, Scalar]:
+    """Values with which a key's condition holds, and those of the keys that it names."""
+    values: dict[str, Scalar] = {}
+    for other, accepted in search.space[key].when.items():
+        values.update({**_condition(search, other), other: accepted[0]})
+    return values
+
+
+def _check_storage(url: str, where: str) -> None:
+    """The URL is one, and a password in it is an environment variable's: the study file is copied into every report."""
+    scheme, separator, rest = url.partition("://")
+    if re.fullmatch(r"\$\{\w+\}", url):
+        return
+    if not separator or not scheme:
+        raise ConfigError(
+            f"{where}: expected the URL of a database, such as postgresql://me:${{PASSWORD}}@host/studies."
+        )
+    if scheme.startswith("sqlite"):
+        return
+    _, colon, password = rest.rpartition("@")[0].partition(":")
+    arguments = parse_qsl(rest.partition("?")[2])
+    secrets = [password if colon else "", *(value for name, value in arguments if "pass" in name.lower())]
+    if any(re.sub(r"\$\{\w+\}", "", secret) for secret in secrets):
+        raise ConfigError(
+            f"{where}: holds a password, which would be copied into the study folder and its report. Put it into an "
+            "environment variable and write ${NAME} in its place."
+        )
 
 
 def _check_key(study: StudyConfig, key: str, where: str) -> None:
@@ -187,9 +258,9 @@ def _check_key(study: StudyConfig, key: str, where: str) -> None:
         raise ConfigError(f"{where}: is not a single value, only numbers and names can be searched.")
 
 
-def _check_value(study: StudyConfig, key: str, value: Scalar, where: str) -> None:
+def _check_value(study: StudyConfig, values: Mapping[str, Scalar], where: str) -> None:
     try:
-        with_values(study, {key: value})
+        with_values(study, values)
     except ConfigError as error:
         raise ConfigError(f"{where}: its range includes a value that the study refuses: {error}") from None
 

@@ -32,6 +32,7 @@ COMMANDS = [
     ["study"],
     ["study", "validate"],
     ["study", "run"],
+    ["study", "submit"],
     ["study", "status"],
     ["study", "compare"],
     ["study", "report"],

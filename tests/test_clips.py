@@ -3,10 +3,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asd_ray.clips import Clip, class_names, evaluation_splits, stable_hash
+from asd_ray.clips import Clip, class_names, evaluation_splits, group_of, groups_of, stable_hash
+from asd_ray.errors import ConfigError
 
 PROPERTY = settings(deadline=None, max_examples=100)
 
@@ -106,6 +108,65 @@ def test_class_names_are_ordered_and_of_training_clips_only() -> None:
         Clip("e", "pump", "00", "test", "anomaly"),
     ]
     assert class_names(clips) == ["fan/00", "fan/02", "valve/00"]
+
+
+def of_attributes(counts: dict[str, int], machine_id: str = "00") -> list[Clip]:
+    return [
+        Clip(f"{machine_id}_{attributes}_{number}.wav", "fan", machine_id, "train", "normal", attributes=attributes)
+        for attributes, count in counts.items()
+        for number in range(count)
+    ]
+
+
+def test_attributes_make_classes_and_the_rare_ones_join_the_rest() -> None:
+    clips = of_attributes({"spd_10": 12, "spd_20": 10, "spd_30": 9, "": 2})
+    clips += of_attributes({"a/b": 3, "c": 2}, "01") + of_attributes({"": 1}, "02")
+    clips += [Clip(f"t{n}.wav", "fan", "00", "test", "normal", attributes="spd_40") for n in range(50)]
+    assert class_names(clips) == ["fan/00", "fan/01", "fan/02"]
+    ten = ["fan/00", "fan/00/spd_10", "fan/00/spd_20", "fan/01", "fan/02"]
+    assert class_names(clips, "attributes", 10) == ten
+    assert class_names(clips, "attributes", 2) == [*ten[:3], "fan/00/spd_30", "fan/01/a/b", "fan/01/c", "fan/02"]
+
+
+def test_a_rest_that_is_too_small_takes_up_the_rarest_attributes() -> None:
+    clips = of_attributes({"spd_10": 30, "spd_20": 20, "spd_30": 21, "spd_40": 3})
+    assert class_names(clips, "attributes", 10) == ["fan/00", "fan/00/spd_10", "fan/00/spd_30"]
+
+
+@PROPERTY
+@given(
+    st.dictionaries(
+        st.tuples(st.sampled_from(["00", "01"]), st.sampled_from(["", "a", "b", "c", "d"])), st.integers(1, 12)
+    ),
+    st.integers(1, 12),
+)
+def test_every_clip_has_a_class_that_is_large_enough(counts: dict[tuple[str, str], int], least: int) -> None:
+    clips = [clip for (i, attributes), count in counts.items() for clip in of_attributes({attributes: count}, i)]
+    if not any(attributes for _, attributes in counts):
+        return
+    names = class_names(clips, "attributes", least)
+    assert names == sorted(set(names))
+    members = Counter(
+        name if name in names else clip.group for clip in clips for name in [f"{clip.group}/{clip.attributes}"]
+    )
+    assert set(members) == set(names)
+    for name, count in members.items():
+        assert count >= least or sum(group_of(other) == name for other in names) == 1
+    for (i, attributes), count in counts.items():  # what is frequent joins others only to make a rest large enough
+        if attributes and count >= least and f"fan/{i}/{attributes}" not in names:
+            assert members[f"fan/{i}"] - count < least
+
+
+def test_without_attributes_they_cannot_be_classes() -> None:
+    clips = [*of_attributes({"": 3}), Clip("t", "fan", "00", "test", "normal", attributes="spd_10")]
+    with pytest.raises(ConfigError, match=r"data\.classes: is attributes, but no training clip has any; .*to id"):
+        class_names(clips, "attributes")
+
+
+def test_the_group_of_a_class_is_machine_and_id() -> None:
+    classes = ["fan/00", "fan/00/a", "fan/00/b/c", "fan/01/a", "fan/00-1/a"]
+    assert [group_of(name) for name in classes] == ["fan/00", "fan/00", "fan/00", "fan/01", "fan/00-1"]
+    assert groups_of(classes) == ["fan/00", "fan/01", "fan/00-1"]
 
 
 def test_seconds_need_a_header() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -18,10 +19,11 @@ from asd_ray import detector as module
 from asd_ray import scoring
 from asd_ray.config import StudyConfig
 from asd_ray.decisions import fit_thresholds
-from asd_ray.detector import Detector, load_detector, save_detector
+from asd_ray.detector import Detector, data_info, load_detector, save_detector
 from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.features.store import settings_of
 from asd_ray.methods.base import Inputs, Method, Stage
+from asd_ray.methods.registry import build
 from asd_ray.scoring import Embedded
 
 
@@ -188,6 +190,56 @@ def test_saving_again_replaces_the_folder_as_a_whole(
     assert [path.name for path in folder.parent.iterdir()] == ["detector"]
 
 
+FINE = ("fan/00", "fan/00/spd_1", "fan/00/spd_2", "fan/02/spd_1", "pump/00")
+
+
+@pytest.fixture(scope="module")
+def of_attributes(
+    study: StudyConfig, recordings: dict[Path, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Method, Embedded]:
+    """A detector whose first ID was learned as three classes, and its second under the name of its attributes."""
+    torch.manual_seed(0)
+    manifest, folder = tiny_manifest(study, len(recordings)), tmp_path_factory.mktemp("fine") / "detector"
+    method = build(study.method, data_info(manifest, FINE))
+    train = embed(method, study, recordings, FINE)
+    train = replace(train, learned=np.array([0, 0, 1, 1, 1, 2, 2] + [3] * 7 + [4] * 7))
+    save_detector(folder, study, manifest, FINE, method, train, score="mahalanobis")
+    return folder, method, train
+
+
+@pytest.mark.parametrize("kind", [kind for kind in scoring.KINDS if kind != "own"])
+def test_a_detector_of_attribute_classes_scores_machines_and_ids(
+    study: StudyConfig,
+    of_attributes: tuple[Path, Method, Embedded],
+    recordings: dict[Path, str],
+    kind: scoring.ScoreKind,
+) -> None:
+    folder, method, train = of_attributes
+    detector = load_detector(folder)
+    assert (detector.info.classes, tuple(detector.info.groups)) == (FINE, CLASSES)
+    np.testing.assert_array_equal(detector.train.learned, train.learned)
+    np.testing.assert_array_equal(detector.train.logits, train.logits)
+    own = scoring.score_train(train, study.evaluation, ["mahalanobis"])["mahalanobis"]
+    assert detector.thresholds == dict(
+        zip(CLASSES, fit_thresholds(own, train.label, CLASSES, study.evaluation).tolist(), strict=False)
+    )
+    files = dict(list(recordings.items())[::3])
+    expected = scoring.score_all(train, embed(method, study, files, FINE), study.evaluation, [kind])[kind]
+    table = replace(detector, kind=kind).score(files)
+    np.testing.assert_allclose(table["score"], expected, rtol=1e-4, atol=1e-5)
+    assert (table["machine"] + "/" + table["id"]).tolist() == list(files.values())
+    assert table["threshold"].tolist() == [detector.thresholds[name] for name in files.values()]
+
+
+def test_a_detector_of_the_format_before_is_read(folder: Path, saved: Saved, recordings: dict[Path, str]) -> None:
+    files = list(recordings)[:4]
+    expected = load_detector(folder).score(files)
+    edited(lambda d: d.update(format=2))(folder)
+    edited(lambda d: [d["study"]["data"].pop(key) for key in ("classes", "min_class_clips")])(folder)
+    changed("train.safetensors", lambda a: a.pop("learned"))(folder)
+    pd.testing.assert_frame_equal(load_detector(folder).score(files), expected)
+
+
 def edited(change: Callable[[dict], object]) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
         document = json.loads((folder / "detector.json").read_text())
@@ -218,8 +270,8 @@ WEIGHT = "head.weight"
     [
         (lambda folder: (folder / "detector.json").unlink(), "holds no detector"),
         (lambda folder: (folder / "detector.json").write_text("{"), "holds no detector"),
-        (lambda folder: (folder / "detector.json").write_text("[]"), "format None, this version reads 2"),
-        (edited(lambda d: d.update(format=99)), "a detector of format 99, this version reads 2"),
+        (lambda folder: (folder / "detector.json").write_text("[]"), "format None, this version reads 2 and 3"),
+        (edited(lambda d: d.update(format=99)), "a detector of format 99, this version reads 2 and 3"),
         (edited(lambda d: d.update(more=1)), r"detector\.json: more: "),
         (edited(lambda d: d["study"]["method"].update(name="magic")), r"detector\.json: study\.method.*name"),
         (edited(lambda d: d["study"]["method"]["pretrain"].update(encoder="x/y")), "encoder"),
@@ -227,7 +279,7 @@ WEIGHT = "head.weight"
         (edited(lambda d: d["info"].update(std=float("nan"))), r"detector\.json: info\.std: "),
         (edited(lambda d: d.update(score="best")), r"detector\.json: score: "),
         (edited(lambda d: d["thresholds"].update({"fan/00": float("inf")})), r"detector\.json: thresholds"),
-        (edited(lambda d: d["thresholds"].pop("fan/00")), "thresholds are not those of the classes"),
+        (edited(lambda d: d["thresholds"].pop("fan/00")), "thresholds are not those of the machines"),
         (edited(lambda d: d["info"].update(classes=["fan/00", "fan/02"])), "do not fit together"),
         (lambda folder: (folder / "weights.safetensors").unlink(), r"weights\.safetensors"),
         (lambda folder: (folder / "weights.safetensors").write_bytes(b"\x80\x04pickle"), "do not fit together"),
@@ -238,9 +290,11 @@ WEIGHT = "head.weight"
         (changed("train.safetensors", lambda a: a.update(logits=a["logits"][:, :2].copy())), "do not fit together"),
         (changed("train.safetensors", lambda a: a.update(label=a["label"][1:].copy())), "as many embeddings"),
         (changed("train.safetensors", lambda a: a.update(label=a["label"].astype(np.float32))), "not clips of the 3"),
-        (changed("train.safetensors", lambda a: fill(a, "label", -1)), "not clips of the 3 classes"),
+        (changed("train.safetensors", lambda a: fill(a, "label", -1)), "not clips of the 3 machines"),
         (changed("train.safetensors", lambda a: a.update(more=a["label"].copy())), "more"),
         (changed("train.safetensors", lambda a: a.pop("logits")), "logits"),
+        (changed("train.safetensors", lambda a: a.update(learned=a["learned"][1:].copy())), "as many learned classes"),
+        (changed("train.safetensors", lambda a: a.update(learned=a["learned"] / 2)), "not clips of the 3"),
         (changed("train.safetensors", lambda a: a.update(embedding=a["embedding"][:, 0].copy())), "fit together"),
     ],
 )

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from asd_ray.errors import AsdRayError
-from asd_ray.files import shown, write_atomically, write_folder_atomically, write_text
+from asd_ray.errors import AsdRayError, StorageError
+from asd_ray.files import shown, storage_error, write_atomically, write_folder_atomically, write_text
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -60,3 +60,30 @@ def test_a_full_disk_while_writing_a_folder_is_one_sentence(tmp_path: Path) -> N
     with pytest.raises(AsdRayError, match="the disk is full"):
         write_folder_atomically(tmp_path / "detector", full)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk is full"),
+        (OSError(errno.EROFS, "Read-only file system"), r"the storage fails \(Read-only file system\)"),
+        (OSError(errno.EIO, "Input/output error"), r"the storage fails \(Input/output error\)"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full"),  # safetensors
+        (OSError("Error writing bytes. Detail: [errno 28] No space left on device"), "the disk is full"),  # pyarrow
+        (RuntimeError("(sqlite3.OperationalError) database or disk is full"), "the disk is full"),
+        (RuntimeError("(sqlite3.OperationalError) attempt to write a readonly database"), "the storage fails"),
+    ],
+)
+def test_what_storage_has_caused_is_told_as_such(error: Exception, sentence: str, tmp_path: Path) -> None:
+    def fails(beside: object) -> None:
+        raise error
+
+    for write in (write_atomically, write_folder_atomically):
+        with pytest.raises(StorageError, match=f"x: {sentence}"):
+            write(tmp_path / "x", fails)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    assert storage_error(tmp_path, ValueError("x")) is None
+    assert storage_error(tmp_path, FileNotFoundError(errno.ENOENT, "no such file")) is None

@@ -7,11 +7,13 @@ import pkgutil
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
 import asd_ray
+from asd_ray.bench.stub_study import write_study
 
 MODULES = [
     module.name
@@ -50,3 +52,22 @@ def test_methods_losses_and_metrics_do_not_import_ray(name: str) -> None:
     code = f"import sys, asd_ray.{name}; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def loaded(code: str, *names: str) -> set[str]:
+    """Those of the packages that a new interpreter has loaded after running the code."""
+    code = f"{code}\nimport sys; print(*[name for name in {names!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_reports_of_studies_need_no_torch_and_no_ray(tmp_path: Path) -> None:
+    """Each costs a report of a study, or a look at how far it is, more than all else that they do."""
+    heavy = ("torch", "ray", "torchaudio")
+    study = write_study(tmp_path / "study", 3).path
+    folder = "from pathlib import Path\nfrom asd_ray.study.folder import StudyFolder\n"
+    folder += f"folder = StudyFolder(Path({str(study)!r}))\n"
+    assert loaded(f"{folder}folder.status()", *heavy, "sklearn", "matplotlib") == set()
+    report = f"{folder}from asd_ray.study.results import write_results\nwrite_results(folder, folder.study())"
+    assert loaded(report, *heavy) == set()
+    assert loaded("import asd_ray.cli", *heavy, "pandas", "optuna") == set()

@@ -71,8 +71,13 @@ def test_all_errors_of_a_file_are_reported_at_once() -> None:
         ({"method.pretrain.alpha": {"uniform": [0.1, 2]}}, "its range includes a value that the study refuses"),
         ({"method.pretrain.alpha": {"uniform": [0.5, 0.6]}}, "the first trial runs the study file's own value, 0.4"),
         ({"method.pretrain": {"choice": [1]}}, "is not a single value"),
-        ({"features.n_mels": {"choice": [64, 128]}}, "only keys of method, evaluation"),
+        ({"data.channel": {"choice": [0, 1]}}, "only keys of method, evaluation, features can be searched"),
         ({"search.num_trials": {"int": [1, 2]}}, "only keys of method, evaluation"),
+        ({"features.store": {"choice": ["a", "b"]}}, "it says where features are kept, not what they are"),
+        ({"features.gpus_per_task": {"uniform": [0, 1]}}, "it says how features are computed"),
+        ({"features.preset": {"choice": ["sia_moco", "os_scl"]}}, "defaults of the other keys"),
+        ({"evaluation.objective": {"choice": ["auc", "pauc"]}}, "trials that were judged differently"),
+        ({"evaluation.max_fpr": {"uniform": [0.1, 0.5]}}, "changes what the objective measures"),
         ({"method.pretrain.alpha": {"unifrm": [0, 1]}}, "expected one of {uniform: [...]}"),
         ({"method.pretrain.alpha": {"uniform": [0.5, 0.1]}}, "low <= high must hold, but got [0.5, 0.1]"),
         ({"method.pretrain.lr": {"loguniform": [0, 0.1]}}, "low > 0 must hold"),
@@ -95,6 +100,96 @@ def test_warm_start_points_are_complete_and_inside_the_space() -> None:
         with pytest.raises(ConfigError, match="warm_start") as error:
             parse_study({"name": "x", "search": {"space": space, "warm_start": [point]}}, "f")
         assert expected in str(error.value)
+
+
+CONDITIONAL = {
+    "method.pretrain.projection": {"choice": ["linear", "mlp"]},
+    "method.pretrain.temperature": {"loguniform": [0.05, 0.5], "when": {"method.pretrain.projection": "mlp"}},
+}
+
+
+def conditional(space: dict | None = None, own: dict | None = None, **search: object) -> StudyConfig:
+    document = {"name": "x", "method": {"pretrain": own or {}}, "search": {"space": space or CONDITIONAL, **search}}
+    return parse_study(document, "f")
+
+
+def test_the_own_value_of_a_key_counts_where_its_condition_holds() -> None:
+    outside = {"projection": "linear", "temperature": 0.9}
+    study = conditional(own=outside)
+    assert parse_study(yaml.safe_load(to_yaml(study)), "again") == study
+    with pytest.raises(ConfigError, match=r"runs the study file's own value, 0\.9, which is not in"):
+        conditional(own={**outside, "projection": "mlp"})
+    with pytest.raises(ConfigError, match=r"f: search: method\.pretrain\.alpha has a condition on seed, which is not"):
+        conditional({"method.pretrain.alpha": {"uniform": [0.1, 0.5], "when": {"seed": 0}}})
+
+
+@pytest.mark.parametrize(
+    ("point", "expected"),
+    [
+        ({"method.pretrain.projection": "mlp"}, "search.warm_start[0]: method.pretrain.temperature has no value"),
+        (
+            {"method.pretrain.projection": "linear", "method.pretrain.temperature": 0.1},
+            "search.warm_start[0]: method.pretrain.temperature is 0.05 to 0.5 (log) (when method.pretrain.projection "
+            "is mlp), which does not hold at this point; leave it out",
+        ),
+        ({"method.pretrain.temperature": 0.1}, "method.pretrain.projection has no value"),
+    ],
+)
+def test_a_warm_start_has_the_keys_whose_conditions_hold(point: dict, expected: str) -> None:
+    assert conditional(warm_start=[{"method.pretrain.projection": "linear"}]).search.warm_start
+    with pytest.raises(ConfigError) as error:
+        conditional(warm_start=[point])
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("search", "expected"),
+    [
+        ({"scheduler": "asha"}, "f: search.scheduler: asha cannot be used with several objectives"),
+        ({"sampler": "cmaes"}, "f: search.sampler: cmaes cannot be used with several objectives"),
+    ],
+)
+def test_several_objectives_need_whole_trials_and_a_sampler_that_knows_them(search: dict, expected: str) -> None:
+    document = {"name": "x", "evaluation": {"objective": ["auc", "size"]}}
+    assert parse_study(document, "f").evaluation.objectives == ("auc", "size")
+    with pytest.raises(ConfigError) as error:
+        parse_study({**document, "search": search}, "f")
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:////shared/user@lab:1/studies.db",
+        "postgresql://host/studies",
+        "postgresql://me@host:5432/studies",
+        "postgresql+psycopg://me:${PASSWORD}@host/studies?sslmode=require",
+        "${OPTUNA_STORAGE}",
+    ],
+)
+def test_a_storage_is_a_url_whose_variables_stay_in_the_file(url: str) -> None:
+    study = parse_study({"name": "x", "search": {"storage": url}}, "f")
+    assert url in to_yaml(study)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hunter2@host/studies",
+        "mysql+pymysql://me:hun/ter@2@host/studies",
+        "postgresql://me:${A}hunter2@host/studies",
+        "postgresql://host/studies?user=me&password=hunter2",
+    ],
+)
+def test_a_password_in_a_storage_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"search\.storage: holds a password") as error:
+        parse_study({"name": "x", "search": {"storage": url}}, "f")
+    assert "hun" not in str(error.value)
+
+
+def test_a_storage_that_is_no_url_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"search\.storage: expected the URL of a database"):
+        parse_study({"name": "x", "search": {"storage": "studies.db"}}, "f")
 
 
 def test_overrides_are_yaml_values_at_dotted_keys(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from asd_ray.features.log_mel import LogMel
 from asd_ray.features.store import Manifest, settings_of
 from asd_ray.methods.base import Method
 from asd_ray.methods.registry import build
-from asd_ray.scoring import Embedded
+from asd_ray.scoring import Embedded, group_logits
 from asd_ray.study_file import parse_study
 
 CLASSES = ("fan/00", "fan/02", "pump/00")
@@ -48,7 +49,7 @@ def write_recordings(root: Path, clips: int = 7) -> dict[Path, str]:
     return files
 
 
-def embed(method: Method, study: StudyConfig, files: dict[Path, str]) -> Embedded:
+def embed(method: Method, study: StudyConfig, files: dict[Path, str], classes: Sequence[str] = CLASSES) -> Embedded:
     """The slow, obvious way: one clip after the other, through the fp16 of the feature store."""
     transform, outputs = LogMel(study.features), []
     method.eval()
@@ -56,8 +57,9 @@ def embed(method: Method, study: StudyConfig, files: dict[Path, str]) -> Embedde
         for path in files:
             waveform, _ = soundfile.read(path, dtype="float32")
             outputs.append(method.embed({"log_mel": transform(torch.from_numpy(waveform)[None]).half()}))
-    embedding, logits = (torch.cat(parts).numpy() for parts in zip(*outputs, strict=True))
-    return Embedded(embedding, logits, np.array([CLASSES.index(name) for name in files.values()]))
+    embedding, logits = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    label = np.array([CLASSES.index(name) for name in files.values()])
+    return Embedded(embedding.numpy(), group_logits(logits, classes).numpy(), label)
 
 
 def tiny_manifest(study: StudyConfig, clips: int) -> Manifest:

@@ -5,9 +5,10 @@ Legend: B batch, F mel bands, T frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +16,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from asd_ray.clips import Clip
 from asd_ray.config import FinetuneConfig, PretrainConfig, SiaMocoConfig
+from asd_ray.config.os_scl import OsSclConfig
 from asd_ray.features.batches import CachedBatches
-from asd_ray.methods.base import DataInfo, Stage
+from asd_ray.methods.base import DataInfo, Inputs, Stage
+from asd_ray.methods.os_scl import as_floats
 from asd_ray.methods.registry import build
 from asd_ray.training.stage_run import StageRun, Workers
 
-F, T, CLASSES = 128, 313, 41
+F, T, CLASSES, SAMPLES = 128, 313, 41, 160_000
 MEAN, STD = -8.0, 3.0  # of the made-up Log-Mel features
 Precision = Literal["fp32", "bf16"]
-StageName = Literal["pretrain", "finetune"]
+StageName = Literal["pretrain", "finetune", "os_scl"]
+COLUMNS = ("log_mel",)
 
 
 def device() -> torch.device:
@@ -31,32 +35,47 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def stage(name: StageName, network: str, precision: Precision, batch: int, where: torch.device) -> Stage:
-    """A stage of ``sia_moco`` with the defaults of a study.
+def stage(
+    name: StageName, network: str, precision: Precision, batch: int, where: torch.device, compiled: bool = False
+) -> Stage:
+    """A stage of ``sia_moco``, or that of ``os_scl``, with the defaults of a study but for validation.
 
     Args:
         name: MobileFaceNet can only be fine-tuned: encoders are timm's.
-        network: the encoder, or ``mobilefacenet``.
+        network: the encoder, or ``mobilefacenet``; for ``os_scl`` its inputs, joined by ``+``.
+        compiled: by ``torch.compile``; not for ``os_scl``.
     """
+    classes = tuple(f"machine/{number:02d}" for number in range(CLASSES))
+    info = DataInfo(F, T, classes, MEAN, STD, clips=36_000)
+    if name == "os_scl":
+        train = {"batch_size": batch, "validation": 0, "keep": "last"}
+        settings = {"precision": precision, "inputs": network.split("+"), "train": train}
+        [found] = build(OsSclConfig.model_validate(settings), info).to(where).stages()
+        return found
     config = SiaMocoConfig(
         precision=precision,
+        compile=compiled,
         pretrain=PretrainConfig(encoder="resnet18" if network == "mobilefacenet" else network, batch_size=batch),
         finetune=FinetuneConfig(
             coupling="none" if network == "mobilefacenet" else "encoder", batch_size=batch, validation=0, keep="last"
         ),
     )
-    classes = tuple(f"machine/{number:02d}" for number in range(CLASSES))
-    method = build(config, DataInfo(F, T, classes, MEAN, STD, clips=36_000)).to(where)
-    return next(found for found in method.stages() if found.name == name)
+    return next(found for found in build(config, info).to(where).stages() if found.name == name)
 
 
-def clips(count: int, where: torch.device) -> CachedBatches:
-    """Made-up clips whose features are a tensor on the device, as a training worker has them where they fit."""
+def columns(name: StageName, network: str) -> tuple[str, ...]:
+    """What a stage needs of its clips."""
+    return OsSclConfig.model_validate({"inputs": network.split("+")}).columns if name == "os_scl" else COLUMNS
+
+
+def clips(count: int, where: torch.device, columns: Sequence[str] = COLUMNS) -> CachedBatches:
+    """Made-up clips whose columns are tensors on the device, as a training worker has them where they fit."""
     identities = [
         Clip(f"{number}.wav", "machine", f"{number % CLASSES:02d}", "train", "normal") for number in range(count)
     ]
-    classes = sorted({clip.class_name for clip in identities})
-    return CachedBatches(identities, {"log_mel": log_mel(count, where)}, classes)
+    classes = sorted({clip.group for clip in identities})
+    made = {"log_mel": log_mel, "waveform": waveform}
+    return CachedBatches(identities, {name: made[name](count, where) for name in columns}, classes)
 
 
 def log_mel(count: int, where: torch.device) -> Tensor:
@@ -64,17 +83,30 @@ def log_mel(count: int, where: torch.device) -> Tensor:
     return (MEAN + STD * torch.randn(count, F, T, device=where)).half()
 
 
+def waveform(count: int, where: torch.device) -> Tensor:
+    """Made-up waveforms (B, S) int16."""
+    return (3000 * torch.randn(count, SAMPLES, device=where)).to(torch.int16)
+
+
+def bare_inputs(name: StageName, network: str, count: int, where: torch.device) -> Tensor | Inputs:
+    """What the network of a stage gets in :func:`bare_step`: (B, 1, F, T), or floats by their column for ``os_scl``."""
+    if name != "os_scl":
+        return torch.randn(count, 1, F, T, device=where)
+    return as_floats(clips(count, where, columns(name, network)).columns)  # type: ignore[arg-type]
+
+
 def stage_run(found: Stage, batches: CachedBatches) -> StageRun:
     """The training loop's own epochs of a stage, on one worker."""
     return StageRun(found, batches, seed=0, workers=Workers())
 
 
-def bare_step(network: nn.Module, x: Tensor, precision: Precision) -> Callable[[], None]:
-    """A network's forward and backward pass of inputs (B, 1, F, T), without augmentation, loss or optimiser."""
+def bare_step(network: nn.Module, x: Any, precision: Precision) -> Callable[[], None]:
+    """A network's forward and backward pass of :func:`bare_inputs`, without augmentation, loss or optimiser."""
+    kind = next(network.parameters()).device.type
 
     def step() -> None:
         network.zero_grad(set_to_none=True)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
             features = network(x)
         features.float().sum().backward()
 
@@ -84,8 +116,18 @@ def bare_step(network: nn.Module, x: Tensor, precision: Precision) -> Callable[[
 @contextmanager
 def counted_flops() -> Iterator[FlopCounterMode]:
     """Counts the floating-point operations of convolutions and matrix products (a multiply-add is two)."""
-    with FlopCounterMode(display=False) as counter:
+    own = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
+    with FlopCounterMode(display=False, custom_mapping=own) as counter:
         yield counter
+
+
+def _convolution_backward_flops(gradient: Any, x: Any, weight: Any, *others: Any, **options: Any) -> int:
+    """As many for the gradient of the input, and for that of the weights, as in the forward pass.
+
+    torch's own count (2.11) of a depthwise convolution's weight gradient is too high by the number of its channels.
+    """
+    mask = others[-1]
+    return 2 * (mask[0] + mask[1]) * math.prod(gradient) * math.prod(weight[1:])
 
 
 def synchronise(where: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""The quickstart's study: how long it takes, and how much of that is training steps."""
+"""The quickstart's study: how long it takes, and how much of that is training steps; and a study of 1,000 trials."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from asd_ray.bench import simulation
 from asd_ray.bench.table import Benchmark, Comparison, Measured, say
 from asd_ray.bench.timed_study import SMALL, timed_study
 
@@ -39,5 +40,6 @@ def run(quick: bool) -> Benchmark:
             Comparison("all of it against its trials", wall, trials, "from the first trial's choice to the last's end"),
             Comparison("all of it against its training steps", wall, steps, "steps of all trials"),
             Comparison("share outside of steps", share),
+            *simulation.comparisons(quick),
         ],
     )

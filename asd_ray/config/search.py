@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, field_validator, model_serializer, model_validator
 
 from asd_ray.config.section import Section
 
@@ -15,13 +17,23 @@ class Distribution(Section):
     """Where a search draws a key from: ``{uniform: [0.1, 0.6]}`` or ``{type: uniform, low: 0.1, high: 0.6}``.
 
     ``uniform`` and ``loguniform`` are real numbers, ``int`` and ``logint`` integers, bounds included; ``choice`` is a
-    list of values.
+    list of values. Any of them may have a condition: ``{uniform: [0.1, 0.7], when: {method.finetune.head: arcface}}``.
     """
 
     type: Literal["uniform", "loguniform", "int", "logint", "choice"]
     low: float | None = None
     high: float | None = None
     choices: list[Scalar] | None = None
+    when: dict[str, list[Scalar]] = Field(default_factory=dict)
+    """Searched key (``choice``, ``int`` or ``logint``) -> its value, or a list of values: the key is drawn in the
+    trials where each of these keys is drawn and has such a value. Elsewhere it keeps the study file's own value."""
+
+    @field_validator("when", mode="before")
+    @classmethod
+    def _lists(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            return {key: value if isinstance(value, list) else [value] for key, value in given.items()}
+        return given
 
     @model_validator(mode="before")
     @classmethod
@@ -29,14 +41,16 @@ class Distribution(Section):
         kinds = ("uniform", "loguniform", "int", "logint", "choice")
         if isinstance(given, Distribution) or (isinstance(given, dict) and "type" in given):
             return given
-        if not isinstance(given, dict) or len(given) != 1 or next(iter(given)) not in kinds:
+        named = [key for key in given if key != "when"] if isinstance(given, dict) else []
+        if len(named) != 1 or named[0] not in kinds:
             raise ValueError(f"expected one of {{{': [...]}, {'.join(kinds)}: [...]}}, but got {given!r}")
-        [(kind, values)] = given.items()
+        kind, values = named[0], given[named[0]]
+        condition = {key: given[key] for key in ("when",) if key in given}
         if kind == "choice":
-            return {"type": kind, "choices": values}
+            return {"type": kind, "choices": values, **condition}
         if not isinstance(values, (list, tuple)) or len(values) != 2:
             raise ValueError(f"{kind} takes two numbers, [low, high], but got {values!r}")
-        return {"type": kind, "low": values[0], "high": values[1]}
+        return {"type": kind, "low": values[0], "high": values[1], **condition}
 
     @model_validator(mode="after")
     def _consistent(self) -> Distribution:
@@ -55,11 +69,16 @@ class Distribution(Section):
         return self
 
     @model_serializer
-    def _as_short_form(self) -> dict[str, list[Any]]:
-        if self.type == "choice":
-            return {"choice": list(self.choices or [])}
+    def _as_short_form(self) -> dict[str, Any]:
         bounds = [self.low, self.high]
-        return {self.type: [int(b or 0) for b in bounds] if self.type.endswith("int") else bounds}
+        if self.type.endswith("int"):
+            bounds = [int(bound or 0) for bound in bounds]
+        short: dict[str, Any] = {self.type: list(self.choices or []) if self.type == "choice" else bounds}
+        return {**short, "when": self.when} if self.when else short
+
+    def applies(self, values: Mapping[str, Scalar]) -> bool:
+        """Whether the condition holds in a trial that has drawn these values."""
+        return all(key in values and values[key] in accepted for key, accepted in self.when.items())
 
     def examples(self) -> list[Scalar]:
         """The values that a study must accept for the whole distribution to make sense: the bounds or the choices."""
@@ -72,8 +91,10 @@ class Distribution(Section):
         """Whether a search may draw the value."""
         if self.type == "choice":
             return value in (self.choices or [])
-        low, high = self.low or 0, self.high or 0
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        whole = not self.type.endswith("int") or float(value).is_integer()
+        return whole and (self.low or 0) <= value <= (self.high or 0)
 
     def values(self) -> list[Scalar] | None:
         """All values of a choice or of a range of integers, None where there is no end of them."""
@@ -81,11 +102,17 @@ class Distribution(Section):
             return list(range(int(self.low or 0), int(self.high or 0) + 1))
         return list(self.choices or []) if self.type == "choice" else None
 
+    def can_repeat(self) -> bool:
+        """Whether a search is likely to draw the same value twice: of real numbers it never does."""
+        return self.type not in ("uniform", "loguniform")
+
     def __str__(self) -> str:
         if self.type == "choice":
-            return "one of " + ", ".join(str(choice) for choice in self.choices or [])
-        scale = " (log)" if self.type.startswith("log") else ""
-        return f"{self.low:g} to {self.high:g}{scale}"
+            text = "one of " + ", ".join(str(choice) for choice in self.choices or [])
+        else:
+            text = f"{self.low:g} to {self.high:g}" + (" (log)" if self.type.startswith("log") else "")
+        conditions = [f"{key} is {' or '.join(map(str, accepted))}" for key, accepted in self.when.items()]
+        return f"{text} (when {' and '.join(conditions)})" if conditions else text
 
 
 class SearchConfig(Section):
@@ -94,8 +121,10 @@ class SearchConfig(Section):
     num_trials: int = Field(20, ge=1)
     """Trials of the study, the study file's own values (the first trial) among them."""
     sampler: Literal["tpe", "random", "cmaes", "qmc", "grid"] = "tpe"
-    """Optuna's sampler: tree-structured Parzen estimator (multivariate, constant liar), random, CMA-ES (names are drawn
-    at random), quasi-random (scrambled Sobol); or ``grid``: every combination of integers and choices, in order."""
+    """Optuna's sampler: tree-structured Parzen estimator (multivariate, constant liar; keys that share a condition are
+    modelled together), random, CMA-ES (names are drawn at random; one objective, no conditions), quasi-random
+    (scrambled Sobol; keys with a condition are drawn at random where the first trial does not have them); or ``grid``:
+    every combination of integers and choices that the conditions allow, in order."""
     startup_trials: int = Field(10, ge=0)
     """Random trials before TPE or CMA-ES begins to model."""
     scheduler: Literal["none", "asha", "hyperband"] = "none"
@@ -112,6 +141,12 @@ class SearchConfig(Section):
     """Seeds that the best trials and the default are run with, the search's own among them."""
     repeat_best: int = Field(3, ge=1)
     """How many of the best trials are repeated with the other seeds."""
+    storage: str | None = None
+    """URL of a database where Optuna keeps the trials, for ``optuna-dashboard`` and its like; by default the file
+    ``optuna.db`` in the study folder. ``postgresql://me:${PASSWORD}@host/studies``: what stands in ``${…}`` is an
+    environment variable, which is read where the study runs and written nowhere. A password must stand so, with
+    percent signs for special characters, as in any URL. A database may hold many studies: each has its name and a
+    suffix of its own, which the study folder keeps (``optuna_study``)."""
 
     @model_validator(mode="after")
     def _grid_is_finite(self) -> SearchConfig:
@@ -119,3 +154,56 @@ class SearchConfig(Section):
         if self.sampler == "grid" and endless:
             raise ValueError(f"a grid takes int and choice, but {endless[0]} is {self.space[endless[0]]}")
         return self
+
+    @model_validator(mode="after")
+    def _conditions_can_hold(self) -> SearchConfig:
+        for key, distribution in self.space.items():
+            for other, accepted in distribution.when.items():
+                condition = f"{key} has a condition on {other}"
+                if other not in self.space:
+                    raise ValueError(
+                        f"{condition}, which is not searched and so the same in every trial; search {other}, too, or "
+                        "drop the condition"
+                    )
+                drawn_from = self.space[other]
+                if drawn_from.type in ("uniform", "loguniform"):
+                    raise ValueError(f"{condition}, which is {drawn_from}; a condition takes choice, int or logint")
+                never = [value for value in accepted if not drawn_from.contains(value)]
+                if never or not accepted:
+                    found = f"the value {never[0]}" if never else "no value"
+                    raise ValueError(f"{condition} with {found}; expected values of {drawn_from}")
+        if self.sampler == "cmaes" and (conditional := [key for key, found in self.space.items() if found.when]):
+            raise ValueError(
+                f"sampler cmaes cannot draw keys under a condition, but {conditional[0]} has one; choose tpe or random"
+            )
+        try:
+            self.ordered()
+        except CycleError as error:
+            raise ValueError(f"conditions go in a circle: {' needs '.join(reversed(error.args[1]))}") from None
+        return self
+
+    def ordered(self) -> list[str]:
+        """The searched keys, each after the keys that its condition names."""
+        return list(TopologicalSorter({key: found.when for key, found in self.space.items()}).static_order())
+
+    def point(self, pick: Callable[[str], Scalar]) -> dict[str, Scalar]:
+        """A point of the space: key -> what ``pick`` says of it, for the keys whose conditions hold at the point."""
+        values: dict[str, Scalar] = {}
+        for key in self.ordered():
+            if self.space[key].applies(values):
+                values[key] = pick(key)
+        return values
+
+    def grid(self) -> list[dict[str, Scalar]]:
+        """Every point of a space of integers and choices, once."""
+        points: list[dict[str, Scalar]] = [{}]
+        for key in self.ordered():
+            found = self.space[key]
+            points = [
+                extended
+                for point in points
+                for extended in (
+                    [{**point, key: value} for value in found.values() or []] if found.applies(point) else [point]
+                )
+            ]
+        return points

@@ -37,6 +37,13 @@ class Header(NamedTuple):
     channels: int
 
 
+class _Wav(NamedTuple):
+    """What a wav file says of itself, and whether its samples are 16-bit integers from the file's position on."""
+
+    header: Header
+    int16: bool
+
+
 def read_header(path: str | os.PathLike[str]) -> Header:
     """A recording's header.
 
@@ -48,10 +55,12 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """
     try:
         with open(path, "rb") as file:
-            header = _wav_header(path, file)
+            wav = _wav_header(path, file)
     except OSError as error:
         raise bad_clip("unreadable", path, error.strerror or str(error), "a recording") from None
-    if header is None:
+    if wav is not None:
+        header = wav.header
+    else:
         try:
             info = soundfile.info(os.fspath(path))
         except soundfile.LibsndfileError as error:
@@ -62,22 +71,22 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     return header
 
 
-def _wav_header(path: str | os.PathLike[str], file: BinaryIO) -> Header | None:
-    """The header of a plain wav file; None if libsndfile should have a look instead."""
+def _wav_header(path: str | os.PathLike[str], file: BinaryIO) -> _Wav | None:
+    """The header of a plain wav file, read up to its samples; None if libsndfile should have a look instead."""
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         raise bad_clip("empty", path, "a file of 0 bytes", "a recording")
     riff = file.read(12)
     if riff[:4] != b"RIFF" or riff[8:] != b"WAVE":
         return None
-    sample_rate = channels = block = 0
+    sample_rate = channels = block = bits = tag = 0
     while len(chunk := file.read(8)) == 8:
         name, length = struct.unpack("<4sI", chunk)
         if name == b"fmt ":
             content = file.read(length + length % 2)
             if len(content) < 16:
                 return None
-            tag, channels, sample_rate, _, block, _ = struct.unpack_from("<HHIIHH", content)
+            tag, channels, sample_rate, _, block, bits = struct.unpack_from("<HHIIHH", content)
             if tag == _EXTENSIBLE and length >= 26:
                 (tag,) = struct.unpack_from("<H", content, 24)
             if tag not in (_PCM, _FLOAT) or not (channels and sample_rate and block):
@@ -93,7 +102,8 @@ def _wav_header(path: str | os.PathLike[str], file: BinaryIO) -> Header | None:
                     f"{present // block:,} of {length // block:,} samples are there",
                     "a whole file; copy or download it again",
                 )
-            return Header(sample_rate, length // block, channels)
+            header = Header(sample_rate, length // block, channels)
+            return _Wav(header, tag == _PCM and bits == 16 and block == 2 * channels)
         else:
             file.seek(length + length % 2, os.SEEK_CUR)
     raise bad_clip("truncated", path, "the file ends before its samples begin", "a whole file; copy it again")
@@ -112,10 +122,12 @@ def decode(path: str | os.PathLike[str], frames: int = -1) -> tuple[NDArray[np.f
     """
     header = read_header(path)
     wanted = header.frames if frames < 0 else min(frames, header.frames)
-    try:
-        samples, sample_rate = soundfile.read(os.fspath(path), frames=wanted, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise _undecodable(path, error) from None
+    samples, sample_rate = _int16_samples(path, wanted), header.sample_rate
+    if samples is None:
+        try:
+            samples, sample_rate = soundfile.read(os.fspath(path), frames=wanted, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise _undecodable(path, error) from None
     if len(samples) < wanted:
         raise bad_clip(
             "truncated",
@@ -124,6 +136,21 @@ def decode(path: str | os.PathLike[str], frames: int = -1) -> tuple[NDArray[np.f
             "a whole file; copy or download it again",
         )
     return samples, sample_rate
+
+
+def _int16_samples(path: str | os.PathLike[str], frames: int) -> NDArray[np.float32] | None:
+    """Samples (N, C) of a plain 16-bit wav file, None of all others: libsndfile's values in a fifth of its time."""
+    try:
+        with open(path, "rb") as file:
+            wav = _wav_header(path, file)
+            if wav is None or not wav.int16:
+                return None
+            channels = wav.header.channels
+            samples = np.fromfile(file, "<i2", frames * channels)
+    except OSError as error:
+        raise bad_clip("unreadable", path, error.strerror or str(error), "a recording") from None
+    whole = samples[: len(samples) // channels * channels].reshape(-1, channels)
+    return np.multiply(whole, np.float32(1 / 32768), dtype=np.float32)
 
 
 def read(
@@ -169,7 +196,8 @@ def read(
         raise bad_clip("empty", path, f"no samples at {sample_rate:,} Hz", "a longer recording")
     if seconds is None:
         return np.ascontiguousarray(mono)
-    return np.resize(mono, round(seconds * sample_rate))  # cuts, or repeats from the start
+    length = round(seconds * sample_rate)
+    return np.ascontiguousarray(mono[:length]) if len(mono) >= length else np.resize(mono, length)  # repeats
 
 
 def is_audio(name: str | Path) -> bool:

@@ -128,7 +128,7 @@ def check(
         raise AsdRayError(f"{root}: no wav, flac or ogg file in it; expected a data set's folder.")
     tick = progress or (lambda done, total: None)
     clips, problems = layouts.index(root, layout, machines, lambda done, total: tick(done, 2 * total))
-    found = [*problems, *_headers(clips), *_coverage(clips), *_published_counts(clips, layout)]
+    found = [*problems, *_headers(clips), *_coverage(clips), *_attributes(clips), *_published_counts(clips, layout)]
     contents = _decode_all if deep else _peek_all
     found += contents(Path(root), clips, lambda done: tick(len(clips) + done, 2 * len(clips)))
     found.sort(key=lambda problem: (_SEVERITIES.index(problem.severity), problem.kind, problem.path))
@@ -186,6 +186,19 @@ def _coverage(clips: Sequence[Clip]) -> Iterable[Problem]:
     if not any(count["normal"] and count["anomaly"] for count in counts.values()):
         what = "no ID with normal and anomalous test clips"
         yield Problem("error", "nothing to evaluate", ".", what, "at least one; a study maximises its AUC")
+
+
+def _attributes(clips: Sequence[Clip]) -> Iterable[Problem]:
+    """How many attributes a classifier could tell apart, where there are several."""
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for clip in clips:
+        if clip.split == "train" and clip.attributes:
+            counts[clip.machine, clip.id][clip.attributes] += 1
+    for (machine, machine_id), count in sorted(counts.items()):
+        if len(count) > 1:
+            what = f"{count.total()} training clips of {len(count)} different attributes"
+            expected = "data.classes: attributes if a classifier is to tell them apart"
+            yield Problem("note", "attributes", f"{machine} {machine_id}", what, expected)
 
 
 def _published_counts(clips: Sequence[Clip], layout: str) -> Iterable[Problem]:

@@ -1,4 +1,4 @@
-"""What CSV files beside the recordings say: labels of evaluation clips, and attributes."""
+"""What CSV files beside the recordings say: labels of evaluation clips, attributes, and faults."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from asd_ray.errors import AsdRayError
 
 LABELS = "test_labels.csv"
 """A machine's list of labels: ``file,label[,domain]``, written by ``data download`` from the published ground truth."""
+
+
+class Fault(NamedTuple):
+    """What ``faults.csv`` says of a clip: kind, and where known the band (``low``, ``high``) and severity (0 to 1)."""
+
+    kind: str
+    band: str
+    severity: str
 
 
 def read_rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -97,3 +105,16 @@ def read_attributes(folder: Path) -> dict[str, str]:
                 name = PurePosixPath((row.get("file_name") or "").strip()).stem
                 attributes[name] = "_".join(value.strip() for column in columns if (value := row.get(column)))
     return attributes
+
+
+def read_faults(root: Path) -> dict[str, Fault]:
+    """Path of a clip -> its fault, from ``faults.csv`` at a data set's root; nothing where there is no such file.
+
+    Raises:
+        AsdRayError: the file does not validate.
+    """
+    path = root / "faults.csv"
+    if not path.is_file():
+        return {}
+    rows = read_rows(path, ("path", "fault"), ("machine", "id", "band", "severity"))
+    return {row["path"]: Fault(row["fault"], row["band"], row["severity"]) for _, row in rows}

@@ -29,8 +29,8 @@ from asd_ray.datasets.mechanics import Machine, Operation
 from asd_ray.errors import AsdRayError
 from asd_ray.files import write_atomically
 
-GENERATOR = 2
-"""Version of the sounds: raised whenever a recording of the same name would sound different."""
+GENERATOR = 3
+"""Version of the recordings: raised whenever one of the same name would sound different, or have another name."""
 
 IDS = {
     "dcase2020": ("00", "02", "04", "06", "01", "03", "05"),  # the development IDs first
@@ -153,7 +153,9 @@ def _stratum(
         if layout == "dcase2020":
             path = f"{machine}/{split}/{label}_id_{name}_{index:08d}.wav"
         else:
-            settings = f"spd_{100 * speed:.0f}_load_{100 * load:.0f}_mic_{1 + (domain == 'target')}"
+            # As coarse as those of DCASE 2022, so that several clips have the same.
+            steps = f"spd_{10 * round(10 * speed)}_load_{50 * round(2 * load)}"
+            settings = f"{steps}_mic_{1 + (domain == 'target')}"
             path = f"{machine}/{split}/section_{name}_{domain}_{split}_{label}_{index:04d}_{settings}.wav"
         yield Recording(
             path=path,

@@ -16,8 +16,6 @@ gain, or whatever else moves most bands together.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,8 +23,9 @@ from scipy.stats import rankdata
 from tabulate import tabulate
 
 from asd_ray import metrics
-from asd_ray.datasets.side_files import read_rows
-from asd_ray.features.spectra import BANDS, LEVEL, Real, Spectra, band_edges
+from asd_ray.datasets.side_files import Fault
+from asd_ray.features.mel_axis import BANDS, LEVEL, Real, band_edges
+from asd_ray.features.spectra import Spectra
 from asd_ray.metrics.rows import is_anomaly, row_members
 
 MEASURES = ("energy_more", "energy_either", "shape_more", "shape_either")
@@ -38,27 +37,6 @@ SHOWN = {
 }
 _KEY = ["machine", "id", "domain", "fault", "band"]
 _COUNTS = ["n_train", "n_normal", "n_anomaly"]
-
-
-class Fault(NamedTuple):
-    """What ``faults.csv`` says of a clip: kind, and where known the band (``low``, ``high``) and severity (0 to 1)."""
-
-    kind: str
-    band: str
-    severity: str
-
-
-def read_faults(root: Path) -> dict[str, Fault]:
-    """Path of a clip -> its fault, from ``faults.csv`` at a data set's root; nothing where there is no such file.
-
-    Raises:
-        AsdRayError: the file does not validate.
-    """
-    path = root / "faults.csv"
-    if not path.is_file():
-        return {}
-    rows = read_rows(path, ("path", "fault"), ("machine", "id", "band", "severity"))
-    return {row["path"]: Fault(row["fault"], row["band"], row["severity"]) for _, row in rows}
 
 
 def analyse(spectra: Spectra, faults: Mapping[str, Fault] | None = None) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asd_ray.clips import Clip, stable_hash
+from asd_ray.clips import Clip, groups_of, stable_hash
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Batch:
 
     Attributes:
         inputs: column name -> (B, …), as stored.
-        labels: (B,) class numbers, -1 for a class without training clips.
+        labels: (B,) class numbers (:func:`class_numbers`).
     """
 
     inputs: dict[str, Tensor]
@@ -150,6 +150,18 @@ def generator(*order: object) -> torch.Generator:
 
 
 def class_numbers(clips: Sequence[Clip], classes: Sequence[str]) -> Tensor:
-    """Class number (N,) of every clip, -1 for a class without training clips."""
+    """Positions (N,) of the clips' classes in ``classes``: of a training clip by machine, ID and attributes, if that is
+    a class, else of any clip by machine and ID, or -1 if that is none either (:func:`asd_ray.clips.class_names`)."""
     number = {name: position for position, name in enumerate(classes)}
-    return torch.tensor([number.get(clip.class_name, -1) for clip in clips], dtype=torch.long)
+
+    def of(clip: Clip) -> int:
+        of_group = number.get(clip.group, -1)
+        return number.get(f"{clip.group}/{clip.attributes}", of_group) if clip.split == "train" else of_group
+
+    return torch.tensor([of(clip) for clip in clips], dtype=torch.long)
+
+
+def group_numbers(clips: Sequence[Clip], classes: Sequence[str]) -> Tensor:
+    """Positions (N,) of the clips' groups among those of the classes, -1 for a group without training clips."""
+    number = {name: position for position, name in enumerate(groups_of(classes))}
+    return torch.tensor([number.get(clip.group, -1) for clip in clips], dtype=torch.long)

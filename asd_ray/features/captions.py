@@ -7,9 +7,8 @@ from pathlib import Path
 
 from asd_ray.clips import Clip
 from asd_ray.datasets import dcase2020, dcase2022, folder
-from asd_ray.datasets.side_files import read_labels
+from asd_ray.datasets.side_files import Fault, read_faults, read_labels
 from asd_ray.errors import AsdRayError
-from asd_ray.features.bands import Fault, read_faults
 
 
 @dataclass(frozen=True)

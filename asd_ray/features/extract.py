@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from asd_ray.config import Channel, FeatureConfig
 from asd_ray.datasets import audio
 from asd_ray.errors import AsdRayError
 from asd_ray.features.log_mel import LogMel, level_db, to_int16
-from asd_ray.features.plan import ShardPlan, shard_statistics
+from asd_ray.features.plan import ShardPlan, clip_fields, shard_statistics
 from asd_ray.features.storage import Storage
 from asd_ray.features.store import (
     COLUMNS,
@@ -30,7 +30,7 @@ from asd_ray.features.store import (
     write_shard,
 )
 
-BATCH = 16  # clips that are decoded and then transformed: in one call on a GPU, on a CPU one by one
+BATCH = 16  # clips that a GPU transforms in one call; a CPU takes one at a time, which stays within a core's caches
 
 Sources = Mapping[str, Sequence[tuple[str, int] | None]]
 """Column -> for every clip of a plan, file and row of an older shard that has it."""
@@ -60,22 +60,43 @@ class Outcome:
 
 def to_json(plan: ShardPlan, columns: Sequence[str], sources: Sources) -> str:
     """A task's work as text: a row of a Ray dataset, without pickle."""
-    return json.dumps({"plan": asdict(plan), "columns": list(columns), "sources": dict(sources)})
+    fields = {"name": plan.name, "clips": list(map(clip_fields, plan.clips)), "fingerprints": plan.fingerprints}
+    return json.dumps({"plan": fields, "columns": list(columns), "sources": dict(sources)})
 
 
-def run_task(row: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """The task, as Ray Data calls it."""
+class Extractor:
+    """The tasks, as Ray Data calls them in each worker."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        torch.set_num_threads(1)  # one worker per core: threads inside a task would only compete
+        return {"outcome": json.dumps(asdict(_outcome(row, self.recipe)))}
+
+
+def serial(rows: Sequence[dict[str, Any]], recipe: Recipe) -> Iterator[Outcome]:
+    """The tasks of a build one after the other in this process, to the same bytes; no Ray is involved."""
+    for row in rows:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # how a sum is dealt to threads shows in its last bit, and so in a file's name
+        try:
+            outcome = _outcome(row, recipe)
+        finally:
+            torch.set_num_threads(threads)
+        yield outcome
+
+
+def _outcome(row: dict[str, Any], recipe: Recipe) -> Outcome:
     work = json.loads(row["work"])
     fields = work["plan"]
     plan = ShardPlan(
         fields["name"], tuple(Clip(**clip) for clip in fields["clips"]), tuple(map(tuple, fields["fingerprints"]))
     )
-    torch.set_num_threads(1)  # one task per core: threads inside a task would only compete
     try:
-        outcome = make_shard(plan, work["columns"], work["sources"], recipe)
+        return make_shard(plan, work["columns"], work["sources"], recipe)
     except AsdRayError as error:
-        outcome = Outcome({}, {}, 0, 0, str(error))
-    return {"outcome": json.dumps(asdict(outcome))}
+        return Outcome({}, {}, 0, 0, str(error))
 
 
 def make_shard(plan: ShardPlan, columns: Sequence[str], sources: Sources, recipe: Recipe) -> Outcome:
@@ -91,9 +112,11 @@ def make_shard(plan: ShardPlan, columns: Sequence[str], sources: Sources, recipe
     missing = {name: _take_over(name, sources.get(name, ()), values[name], levels, recipe.store) for name in columns}
     wanted = [position for position in range(count) if any(missing[name][position] for name in columns)]
     bad: dict[int, str] = {}
-    for start in range(0, len(wanted), BATCH):
+    device = torch.device("cuda" if features.gpus_per_task and torch.cuda.is_available() else "cpu")
+    size = 1 if device.type == "cpu" else BATCH
+    for start in range(0, len(wanted), size):
         waveforms = {}
-        for position in wanted[start : start + BATCH]:
+        for position in wanted[start : start + size]:
             try:
                 path = recipe.root / plan.clips[position].path
                 waveforms[position] = audio.read(path, features.sample_rate, features.seconds, channel=recipe.channel)
@@ -109,7 +132,7 @@ def make_shard(plan: ShardPlan, columns: Sequence[str], sources: Sources, recipe
         if "waveform" in columns:
             values["waveform"][chosen] = to_int16(batch)
         if "log_mel" in columns:
-            values["log_mel"][chosen], levels[chosen] = _log_mel(batch, features)
+            values["log_mel"][chosen], levels[chosen] = _log_mel(batch, features, device)
     kept = [position for position in range(count) if position not in bad]
     clips = [plan.clips[position] for position in kept]
     files, summaries = {}, {}
@@ -156,16 +179,11 @@ def _take_over(
     return missing
 
 
-def _log_mel(waveforms: np.ndarray, features: FeatureConfig) -> tuple[np.ndarray, np.ndarray]:
+def _log_mel(waveforms: np.ndarray, features: FeatureConfig, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
     """Log-Mel (B, F, T) in fp16 and levels (B,) of waveforms (B, S)."""
-    device = torch.device("cuda" if features.gpus_per_task and torch.cuda.is_available() else "cpu")
-    transform = _transform(features, device)
     with torch.inference_mode():
         batch = torch.from_numpy(waveforms).to(device)
-        # A single 10 s clip stays within a core's caches: twice as fast as 16 at a time.
-        parts = batch.split(1 if device.type == "cpu" else len(batch))
-        log_mel = torch.cat([transform(part).half() for part in parts])
-        return log_mel.cpu().numpy(), level_db(batch).cpu().numpy()
+        return _transform(features, device)(batch).half().cpu().numpy(), level_db(batch).cpu().numpy()
 
 
 @lru_cache(maxsize=1)

@@ -1,13 +1,16 @@
 """The Log-Mel transform: waveforms to the one input that every method of this project sees.
 
-Legend: B batch, S samples, F mel bands, T frames.
+Legend: B batch, S samples, F mel bands, T frames, K frequencies.
 """
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
@@ -17,12 +20,16 @@ FULL_SCALE = 32768
 """What a sample of 1.0 is in the store's int16 waveforms."""
 
 
+_buffers = threading.local()
+
+
 class LogMel(nn.Module):
     """Waveforms (B, S) in [-1, 1] to Log-Mel spectrograms (B, F, T), fp32, T = 1 + floor(S / hop_length).
 
     The settings, and what is mirrored or clamped when, are in :class:`asd_ray.config.FeatureConfig`. The filter bank is
-    torchaudio's. Power is taken without the square root on the way that torchaudio's own spectrogram takes, which makes
-    the whole 1.4 times as fast on a CPU.
+    torchaudio's. On a CPU, in fp32 and where no gradient is asked for, one clip after the other goes through the same
+    memory, and its power through a sparse filter bank (a frequency is in two bands at most): a third of the time of
+    torchaudio's transform, and equal to the other way up to rounding.
     """
 
     window: Tensor
@@ -42,6 +49,7 @@ class LogMel(nn.Module):
         )
         self.register_buffer("filters", filters.T.contiguous(), persistent=False)
         self.register_buffer("window", torch.hann_window(config.win_length), persistent=False)
+        self.sparse_filters = csr_array(self.filters.numpy())
 
     def forward(self, waveforms: Tensor) -> Tensor:
         config, mel = self.config, self.mel(waveforms)
@@ -51,6 +59,9 @@ class LogMel(nn.Module):
     def mel(self, waveforms: Tensor) -> Tensor:
         """Mel spectrograms (B, F, T) before the logarithm."""
         config = self.config
+        plain = waveforms.dtype == self.window.dtype == torch.float32 and not waveforms.requires_grad
+        if waveforms.device.type == "cpu" and plain:
+            return torch.stack([self._mel_of_one(waveform) for waveform in waveforms])
         spectrum = torch.stft(
             waveforms,
             config.n_fft,
@@ -66,6 +77,38 @@ class LogMel(nn.Module):
         else:
             magnitude = spectrum.abs().pow(config.power)
         return self.filters @ magnitude
+
+    def _mel_of_one(self, waveform: Tensor) -> Tensor:
+        """(S,) to (F, T), as :meth:`mel`."""
+        config, samples = self.config, len(waveform)
+        half = config.n_fft // 2
+        padded = _buffer("padded", samples + 2 * half)
+        padded[half : half + samples] = waveform
+        if config.pad_mode == "reflect":
+            padded[:half] = waveform[1 : half + 1].flip(0)
+            padded[half + samples :] = waveform[-half - 1 : -1].flip(0)
+        else:
+            padded[:half] = padded[half + samples :] = 0
+        before = (config.n_fft - config.win_length) // 2
+        window = nn.functional.pad(self.window, (before, config.n_fft - config.win_length - before))
+        pieces = padded.unfold(0, config.n_fft, config.hop_length)
+        frames = torch.mul(pieces, window, out=_buffer("frames", *pieces.shape))  # (T, n_fft)
+        squares = torch.view_as_real(torch.fft.rfft(frames))  # (T, K, 2), K = n_fft / 2 + 1
+        squares.mul_(squares)
+        real, imaginary = squares.permute(2, 1, 0)
+        power = frames.view(-1)[: real.numel()].view(real.shape)  # (K, T), where the frames were
+        torch.add(real, imaginary, out=power)
+        if config.power != 2:
+            power.pow_(config.power / 2)
+        return torch.from_numpy(self.sparse_filters @ power.numpy())
+
+
+def _buffer(name: str, *shape: int) -> Tensor:
+    """Room of this thread's, fp32, that stays allocated: new pages at every call cost more than the transform."""
+    size, buffers = int(np.prod(shape)), _buffers.__dict__
+    if name not in buffers or buffers[name].size != size:
+        buffers[name] = np.empty(size, np.float32)
+    return torch.from_numpy(buffers[name]).view(shape)
 
 
 def level_db(waveforms: Tensor) -> Tensor:

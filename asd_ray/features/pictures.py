@@ -21,12 +21,12 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from asd_ray.config import FeatureConfig
-from asd_ray.features.spectra import Real, Spectra, band_edges, mel_position
+from asd_ray.features.mel_axis import TICKS, Real, band_edges, mel_position
+from asd_ray.features.spectra import Spectra
 from asd_ray.features.views import View
 from asd_ray.files import write_atomically
 
 SUFFIXES = (".png", ".svg", ".pdf")
-TICKS = (250, 500, 1000, 2000, 4000, 8000, 16000, 32000)  # Hz
 LINES = {  # split, label -> name, colour (told apart by colour-blind readers too), line
     ("train", "normal"): ("normal, training", "#777777", (0, (4, 2))),
     ("test", "normal"): ("normal, test", "#0072b2", "-"),

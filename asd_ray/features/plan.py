@@ -6,13 +6,14 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from asd_ray.clips import Clip, stable_hash
+from asd_ray.clips import CLIP_FIELDS, Clip, stable_hash
 from asd_ray.errors import AsdRayError
 from asd_ray.features.store import Manifest, Shard, hash_of_settings
 
@@ -46,8 +47,10 @@ def plan_shards(clips: Sequence[Clip], root: Path, settings: Mapping[str, Any]) 
         AsdRayError: a recording is gone or cannot be reached.
     """
     with ThreadPoolExecutor(16) as pool:  # a network file system answers many questions at the same time
-        paths = [root / clip.path for clip in clips]
-        fingerprints = dict(zip((clip.path for clip in clips), pool.map(_fingerprint, paths), strict=True))
+        paths = [clip.path for clip in clips]
+        parts = [paths[start : start + 256] for start in range(0, len(paths), 256)]
+        found = chain.from_iterable(pool.map(lambda part: [_fingerprint(root / path) for path in part], parts))
+        fingerprints = dict(zip(paths, found, strict=True))
     about = hash_of_settings(settings)
     plans: dict[str, list[ShardPlan]] = {}
     for split in SPLITS:
@@ -63,9 +66,14 @@ def plan_shards(clips: Sequence[Clip], root: Path, settings: Mapping[str, Any]) 
         for number, shard in enumerate(dealt):
             if shard:
                 prints = tuple(fingerprints[clip.path] for clip in shard)
-                content = stable_hash(about, *zip(map(asdict, shard), prints, strict=True))
+                content = stable_hash(about, *zip(map(clip_fields, shard), prints, strict=True))
                 plans[split].append(ShardPlan(f"{split}-{number:05d}-{content:016x}", tuple(shard), prints))
     return plans
+
+
+def clip_fields(clip: Clip) -> dict[str, Any]:
+    """``dataclasses.asdict`` of a clip in a tenth of its time."""
+    return {name: getattr(clip, name) for name in CLIP_FIELDS}
 
 
 def _fingerprint(path: Path) -> tuple[int, int]:
@@ -130,7 +138,7 @@ def make_manifest(
             bad = [clip["path"] for clip in summary["bad"]]
             skipped += bad
             data += [
-                (asdict(c), size)
+                (clip_fields(c), size)
                 for c, (size, _) in zip(plan.clips, plan.fingerprints, strict=True)
                 if c.path not in bad
             ]

@@ -4,7 +4,8 @@ Cached, the driver has every shard read once by a Ray task; its table lies in th
 workers of a node look at the same memory: one copy of the features per node that trains, none per trial (on a GPU, one
 more of the worker's clips if they fit there). Streamed, every worker reads its shards again each epoch. Both hand out
 the same clips: the store's order is cut into one contiguous piece per worker, so every clip is with exactly one of
-them, none is dropped, and their numbers differ by at most one.
+them, none is dropped, and their numbers differ by at most one. One process that shares its features with nobody reads
+its own, without Ray.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from asd_ray.features.stream import WINDOW, Part, StreamedBatches
 
 OBJECT_STORE_SHARE = 0.8  # of its memory may be features; the rest is for what trials send each other
 DEVICE_SHARE = 0.5  # of a GPU's free memory may become features
-Reading = Literal["auto", "cached", "streamed"]
+Reading = Literal["auto", "cached", "streamed", "own"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Features:
         storage, manifest: the store.
         columns: what batches hold.
         identities: split -> a table of the clips' fields for each shard.
-        tables: split -> for each shard the reference of its table in Ray's object store; None if streamed.
+        tables: split -> for each shard the reference of its table in Ray's object store, or (``own``) the table itself;
+            None if streamed.
     """
 
     storage: Storage
@@ -93,7 +95,9 @@ class Features:
                 for piece in slices
             ]
             return StreamedBatches(parts, clips, classes, window, pin)
-        tables = ray.get([self.tables[piece.split][piece.number] for piece in slices])
+        tables = [self.tables[piece.split][piece.number] for piece in slices]
+        if not all(isinstance(table, pa.Table) for table in tables):
+            tables = ray.get(tables)
         columns: dict[str, Any] = {}
         for name in self.columns:
             kind, shape = self.manifest.column(name)
@@ -138,12 +142,13 @@ def open_features(
     columns: Sequence[str] = ("log_mel",),
     reading: Reading = "auto",
 ) -> Features:
-    """Makes a study's features ready for its trials. Called once, by the driver; Ray must be running.
+    """Makes a study's features ready for its trials. Called once, by the driver.
 
     Args:
         store, manifest: what :func:`asd_ray.features.build.build` has made.
         columns: that the method asks for.
-        reading: ``cached``, ``streamed``, or by size (:func:`fits`).
+        reading: ``cached`` or, by size (:func:`fits`), ``auto``, for which Ray must be running; ``streamed``; or
+            ``own``: into the memory of this process, for itself alone (sent elsewhere, all the features are copied).
 
     Raises:
         AsdRayError: a shard is gone or damaged.
@@ -155,6 +160,10 @@ def open_features(
     shards = [(split, shard) for split, members in manifest.shards.items() for shard in members]
     if reading == "streamed":
         return Features(storage, manifest, columns, _by_split(manifest, _identities(storage, shards)), None)
+    if reading == "own":
+        own = [read_joined(storage, shard, columns) for _, shard in shards]
+        identities = [table.select(list(CLIP_FIELDS)) for table in own]
+        return Features(storage, manifest, columns, _by_split(manifest, identities), _by_split(manifest, own))
     task = ray.remote(num_cpus=1, num_returns=3, scheduling_strategy="SPREAD")(_read)
     references = [task.remote(storage, shard, columns) for _, shard in shards]
     identities = []

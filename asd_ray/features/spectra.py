@@ -1,4 +1,4 @@
-"""Time-averaged spectra of a data set's clips, from recordings or from a feature store, and the mel axis they lie on.
+"""Time-averaged spectra of a data set's clips, from recordings or from a feature store.
 
 Legend: N clips, F mel bands, T frames.
 """
@@ -13,19 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from asd_ray.clips import Clip
 from asd_ray.config import Channel, FeatureConfig
 from asd_ray.datasets import audio
 from asd_ray.errors import AsdRayError
 from asd_ray.features.log_mel import LogMel
+from asd_ray.features.mel_axis import Real, first_filters, mel_points
 from asd_ray.features.store import Manifest, Place, read_manifest, read_tables
 
-BANDS = 8
-LEVEL = BANDS  # column of the whole spectrum, beside the bands'
-
-Real = NDArray[np.float64]
 log = logging.getLogger("asd_ray")
 
 
@@ -56,67 +53,13 @@ class Spectra:
         """
         corners = mel_points(self.features)
         width = (corners[2:] - corners[:-2]) / 2 if self.features.norm == "slaney" else np.ones(self.features.n_mels)
-        energy = np.add.reduceat(self.power * width, _first_filters(self.features), axis=1)
+        energy = np.add.reduceat(self.power * width, first_filters(self.features), axis=1)
         return decibels(np.column_stack([energy, energy.sum(axis=1)]), self.features)
 
 
 def decibels(power: Real, features: FeatureConfig) -> Real:
     """20 / p log10 of sums of magnitudes to the power p (``features.power``)."""
     return 20 / features.power * np.log10(power)
-
-
-# --- The mel axis ----------------------------------------------------------------------------------------------------
-
-
-def to_mel(hertz: ArrayLike, scale: str) -> Real:
-    """Frequencies in mel: HTK's formula, or Slaney's, which is linear below 1 kHz and logarithmic above."""
-    hertz = np.asarray(hertz, dtype=np.float64)
-    if scale == "htk":
-        return 2595 * np.log10(1 + hertz / 700)
-    return np.where(hertz < 1000, 3 * hertz / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4))
-
-
-def to_hertz(mel: ArrayLike, scale: str) -> Real:
-    """The inverse of :func:`to_mel`."""
-    mel = np.asarray(mel, dtype=np.float64)
-    if scale == "htk":
-        return 700 * (10 ** (mel / 2595) - 1)
-    return np.where(mel < 15, 200 * mel / 3, 1000 * 6.4 ** ((mel - 15) / 27))
-
-
-def mel_position(hertz: ArrayLike, features: FeatureConfig) -> Real:
-    """Frequencies as positions on the mel axis: the centre of filter m is at m."""
-    low, high = to_mel([features.f_min, features.f_max or features.sample_rate / 2], features.mel_scale)
-    return (to_mel(hertz, features.mel_scale) - low) / (high - low) * (features.n_mels + 1) - 1
-
-
-def hertz_at(position: ArrayLike, features: FeatureConfig) -> Real:
-    """The inverse of :func:`mel_position`."""
-    low, high = to_mel([features.f_min, features.f_max or features.sample_rate / 2], features.mel_scale)
-    share = (np.asarray(position, dtype=np.float64) + 1) / (features.n_mels + 1)
-    return to_hertz(low + share * (high - low), features.mel_scale)
-
-
-def mel_points(features: FeatureConfig) -> Real:
-    """(F + 2,) Hz: filter m rises from point m, has its centre at m + 1 and ends at m + 2."""
-    return hertz_at(np.arange(-1, features.n_mels + 1), features)
-
-
-def band_edges(features: FeatureConfig) -> Real:
-    """(9,) edges of the bands in Hz: each holds the same number of filters, up to one, and so is equally wide in mel.
-
-    Between two bands the edge is where the last filter of one and the first of the next are equal.
-    """
-    inner = hertz_at(_first_filters(features)[1:] - 0.5, features)
-    return np.array([features.f_min, *inner, features.f_max or features.sample_rate / 2])
-
-
-def _first_filters(features: FeatureConfig) -> NDArray[np.int64]:
-    """(8,) number of the first filter of every band."""
-    return np.round(np.linspace(0, features.n_mels, BANDS + 1)).astype(np.int64)[:-1]
-
-
-# --- Spectra of a data set -------------------------------------------------------------------------------------------
 
 
 def needed_clips(clips: Sequence[Clip], root: Path) -> list[Clip]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
-from asd_ray.errors import AsdRayError
+from asd_ray.errors import AsdRayError, StorageError
 from asd_ray.files import write_atomically
 
 DEAD_SECONDS = 600  # a half-written file that nobody has touched for so long belongs to a build that was killed
@@ -66,7 +66,7 @@ class Storage:
         try:
             found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
         except OSError as error:
-            raise AsdRayError(f"{self.where}: cannot be listed ({_sentence(error)}).") from None
+            raise StorageError(f"{self.where}: cannot be listed ({_sentence(error)}).") from None
         return {info.base_name for info in found if info.type == fs.FileType.File}
 
     def read(self, name: str) -> pa.Buffer:
@@ -74,7 +74,7 @@ class Storage:
 
         Raises:
             FileNotFoundError: there is no such file.
-            AsdRayError: it cannot be read.
+            StorageError: it cannot be read.
         """
         try:
             with self.open(name) as file:
@@ -82,7 +82,7 @@ class Storage:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise AsdRayError(f"{self.url(name)}: cannot be read ({_sentence(error)}).") from None
+            raise StorageError(f"{self.url(name)}: cannot be read ({_sentence(error)}).") from None
 
     def open(self, name: str) -> pa.NativeFile:
         """A file to read parts of. Errors are ``OSError``."""
@@ -93,7 +93,7 @@ class Storage:
         """Writes a file, or replaces it, in one step.
 
         Raises:
-            AsdRayError: the disk is full, or it cannot be written.
+            StorageError: the disk is full, or it cannot be written.
         """
         try:
             if self.local:
@@ -104,8 +104,8 @@ class Storage:
                     file.write(content)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):  # pyarrow loses numbers
-                raise AsdRayError(f"{self.url(name)}: the disk is full; free some space and run it again.") from None
-            raise AsdRayError(f"{self.url(name)}: cannot be written ({_sentence(error)}).") from None
+                raise StorageError(f"{self.url(name)}: the disk is full; free some space and run it again.") from None
+            raise StorageError(f"{self.url(name)}: cannot be written ({_sentence(error)}).") from None
 
     def delete(self, name: str) -> None:
         """Deletes a file; nothing happens where it is gone already."""
@@ -115,7 +115,7 @@ class Storage:
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise AsdRayError(f"{self.url(name)}: cannot be deleted ({_sentence(error)}).") from None
+            raise StorageError(f"{self.url(name)}: cannot be deleted ({_sentence(error)}).") from None
 
     def delete_dead_parts(self) -> None:
         """Deletes what killed writers left half written."""

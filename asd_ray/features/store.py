@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from asd_ray.clips import CLIP_FIELDS, Clip, stable_hash
 from asd_ray.config import FeatureConfig
-from asd_ray.errors import AsdRayError
+from asd_ray.errors import AsdRayError, StorageError
 from asd_ray.features.storage import Storage
 
 FORMAT = 2
@@ -45,7 +45,7 @@ CLIP_COLUMNS = {
 FINGERPRINT_COLUMNS = {"bytes": pa.int64(), "modified_ns": pa.int64()}
 
 
-class DamagedShard(AsdRayError):
+class DamagedShard(StorageError):
     """A shard's file is gone, or is not what was written."""
 
 

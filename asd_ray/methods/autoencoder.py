@@ -42,6 +42,7 @@ class AutoencoderStage(Stage):
     """
 
     name = "train"
+    settings = ("method.train",)
     machine: Tensor
 
     def __init__(self, config: AutoencoderTrainConfig, networks: nn.ModuleList, machine: Tensor) -> None:
@@ -66,6 +67,10 @@ class AutoencoderStage(Stage):
             else:  # every worker must have a gradient of every parameter
                 losses.append(0 * torch.stack([parameter.sum() for parameter in network.parameters()]).sum())
         return torch.stack(losses).mean(), {"reconstruction": total / len(x)}
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.networks
 
     def validation_loss(self, inputs: Inputs, labels: Tensor) -> Tensor:
         """The sum over clips of their mean squared errors, each by its machine type's autoencoder."""
@@ -126,10 +131,10 @@ class AutoencoderMethod(Method):
         scores = torch.stack([self._score(number, _errors(net, x)) for number, net in enumerate(self.networks)], dim=1)
         return scores, -scores[:, self.machine]
 
-    def own_score(self, embedding: Tensor, classes: Sequence[str]) -> Tensor:
+    def own_score(self, embedding: Tensor, groups: Sequence[str]) -> Tensor:
         """Scores (B,) by the clips' own machine types, whether their IDs were trained or not."""
         numbers = []
-        for name in classes:
+        for name in groups:
             machine = name.partition("/")[0]
             if machine not in self.machines:
                 raise AsdRayError(

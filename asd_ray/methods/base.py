@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asd_ray.clips import groups_of
 from asd_ray.config import OptimiserConfig
 from asd_ray.features.batches import Batches
 
@@ -33,7 +34,7 @@ class DataInfo:
     Attributes:
         n_mels: F.
         frames: T.
-        classes: names of the C classes of the training clips (``machine/id``), in label order.
+        classes: names of the C classes of the training clips (:func:`asd_ray.clips.class_names`), in label order.
         mean: mean of all training features, the pre-norm's μ.
         std: their standard deviation, the pre-norm's σ.
         clips: number of training clips of all workers together.
@@ -54,6 +55,11 @@ class DataInfo:
     features: Mapping[str, Any] = field(default_factory=dict)
     restored: bool = False
 
+    @property
+    def groups(self) -> list[str]:
+        """``machine/id`` of the training clips: what the classes are, or are parts of."""
+        return groups_of(self.classes)
+
 
 class Stage(nn.Module, ABC):
     """One phase of training, with its own optimiser and schedule."""
@@ -68,6 +74,8 @@ class Stage(nn.Module, ABC):
     """Epochs without a better validation loss after which the stage ends; 0 trains them all."""
     keep: str = "last"
     """Which epoch's weights the stage leaves behind: of the ``last``, or of the ``best``."""
+    settings: tuple[str, ...] = ("method",)
+    """Keys of the study that decide what it leaves behind: trials that agree in them may share it."""
     worker_local: tuple[str, ...] = ()
     """Prefixes of ``state_dict`` keys that differ between workers (a memory bank of each worker's own clips)."""
 
@@ -91,6 +99,11 @@ class Stage(nn.Module, ABC):
     def pretrained(self) -> nn.Module | None:
         """The encoder that this stage has pre-trained, to be published, or None if that is not what it does."""
         return None
+
+    @property
+    def trained(self) -> nn.Module | None:
+        """The part of the method that holds all that this stage leaves behind, or None for the whole method."""
+        return self.pretrained
 
     def end_step(self, progress: float) -> None:
         """Called after every optimiser step.
@@ -128,30 +141,30 @@ class Method(nn.Module, ABC):
         """Called once after the last stage, on every worker with its own training clips, in eval mode, without
         gradients: for statistics of the trained network. What a detector needs of them goes into buffers."""
 
-    def own_score(self, embedding: Tensor, classes: Sequence[str]) -> Tensor:
+    def own_score(self, embedding: Tensor, groups: Sequence[str]) -> Tensor:
         """The score that the method itself comes with (``evaluation.score: own``), where :attr:`has_own_score` is set.
 
         Args:
             embedding: (B, D), fp32, on the method's device.
-            classes: B names ``machine/id``, also of classes that were never trained.
+            groups: B names ``machine/id``, also of IDs that were never trained.
 
         Returns:
             (B,), higher for more anomalous clips.
 
         Raises:
-            AsdRayError: it has no score for clips of such a class.
+            AsdRayError: it has no score for clips of such a machine.
         """
         raise NotImplementedError(f"{type(self).__name__} has no score of its own.")
 
 
 @torch.inference_mode()
-def own_scores(method: Method, embedding: Tensor, classes: Sequence[str]) -> Tensor:
-    """The method's own scores (N,) of clips by their embeddings (N, D) and class names, fp32 on the CPU; none (0,) if
-    it has no score of its own."""
+def own_scores(method: Method, embedding: Tensor, groups: Sequence[str]) -> Tensor:
+    """The method's own scores (N,) of clips by their embeddings (N, D) and ``machine/id``, fp32 on the CPU; none (0,)
+    if it has no score of its own."""
     if not method.has_own_score or not len(embedding):
         return torch.empty(0)
     device = next(method.parameters()).device
-    return method.own_score(embedding.to(device), classes).float().cpu()
+    return method.own_score(embedding.to(device), groups).float().cpu()
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype | None:

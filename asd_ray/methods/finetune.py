@@ -1,4 +1,4 @@
-"""Fine-tuning: a classifier of the training clips by machine and ID (method A's second stage).
+"""Fine-tuning: a classifier of the training clips (method A's second stage).
 
 Legend: B batch, I input channels, F mel bands, T frames, D features, C classes, h and w sides of a feature map.
 
@@ -247,7 +247,7 @@ def draw_mixup(alpha: float, batch: int, device: torch.device) -> tuple[float, T
 
 
 class FinetuneStage(Stage):
-    """Classification of the training clips by machine and ID.
+    """Classification of the training clips by machine and ID, or more finely (``data.classes``).
 
     Args:
         config: settings of the stage.

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from asd_ray.clips import group_of
 from asd_ray.config.os_scl import OsSclConfig
 from asd_ray.losses import mixed_cross_entropy, supervised_contrastive
 from asd_ray.methods.base import DataInfo, Inputs, Method, Stage, resolve_precision
@@ -228,22 +229,26 @@ class OsScl(Method):
         z = self.network(as_floats(inputs))
         return z, self.network.head(z)
 
-    def own_score(self, embedding: Tensor, classes: Sequence[str]) -> Tensor:
+    def own_score(self, embedding: Tensor, groups: Sequence[str]) -> Tensor:
         """The published score, −log softmax(logits with margin on the own class)[own class], (B,) fp64.
 
-        The margin is applied to test clips as in training; ``classification`` is the same without it. A clip of a class
-        that was never trained gets the smallest score that any class would give it.
+        The margin is applied to test clips as in training; ``classification`` is the same without it. Where an ID has
+        several classes, each of them has the margin, and their softmax is summed: which one a clip is of is not known.
+        A clip of an ID that was never trained gets the smallest score that any ID would give it.
         """
-        number = {name: position for position, name in enumerate(self.info.classes)}
-        labels = torch.tensor([number.get(name, -1) for name in classes], dtype=torch.long, device=embedding.device)
-        known = labels >= 0
+        numbers = {name: position for position, name in enumerate(self.info.groups)}
+        of_class = embedding.new_tensor([numbers[group_of(name)] for name in self.info.classes], dtype=torch.long)
+        own = embedding.new_tensor([numbers.get(name, -1) for name in groups], dtype=torch.long)
+        known = own >= 0
         scores = torch.empty(len(embedding), dtype=torch.float64, device=embedding.device)
-        scores[known] = self._margin_score(embedding[known], labels[known])
+        scores[known] = self._margin_score(embedding[known], own[known, None] == of_class)
         if not known.all():
             unknown = embedding[~known]
-            tried = [self._margin_score(unknown, labels.new_full((len(unknown),), label)) for label in number.values()]
+            tried = [self._margin_score(unknown, (of_class == n).expand(len(unknown), -1)) for n in numbers.values()]
             scores[~known] = torch.stack(tried).amin(dim=0)
         return scores
 
-    def _margin_score(self, z: Tensor, labels: Tensor) -> Tensor:
-        return nnf.cross_entropy(self.network.head(z, labels).double(), labels, reduction="none")
+    def _margin_score(self, z: Tensor, own: Tensor) -> Tensor:
+        """Scores (B,) of z (B, D) whose own classes are a mask (B, C)."""
+        log_p = self.network.head(z, own).double().log_softmax(dim=1)
+        return -log_p.masked_fill(~own, -torch.inf).logsumexp(dim=1)

@@ -43,6 +43,7 @@ class PretrainStage(Stage):
     """
 
     name = "pretrain"
+    settings = ("method.pretrain", "method.precision", "method.compile")
     worker_local = ("views.mix.bank.",)
 
     def __init__(self, config: PretrainConfig, info: DataInfo, pre_norm: PreNorm, encoder: Encoder) -> None:

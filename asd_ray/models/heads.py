@@ -55,11 +55,16 @@ class ArcFaceHead(nn.Module):
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(classes, features)))
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits (B, C) of features (B, D): with margin on the labels (B,), without any where there are none."""
+        """Logits (B, C) of features (B, D): with margin on the labels (B,), without any where there are none.
+
+        Labels may also be a mask (B, C), for clips that may be of several classes.
+        """
         with torch.autocast(x.device.type, enabled=False):
             cosine = nnf.linear(nnf.normalize(x.float()), nnf.normalize(self.weight))
         if labels is None:
             return self.scale * cosine
+        if labels.dtype == torch.bool:
+            return self.scale * torch.where(labels, self._with_margin(cosine), cosine)
         own = labels[:, None]
         return self.scale * cosine.scatter(1, own, self._with_margin(cosine.gather(1, own)))
 

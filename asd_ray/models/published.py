@@ -104,6 +104,15 @@ def load_encoder(folder: Path, encoder: Encoder, info: DataInfo) -> None:
     encoder.network.load_state_dict(weights)
 
 
+def fingerprint(folder: Path) -> str:
+    """The hash of a saved encoder's weights.
+
+    Raises:
+        ConfigError: there is no encoder in the folder.
+    """
+    return str(_read_config(folder)["sha256"])
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
 """Anomaly scores of clips from what a trained network leaves behind, and two baselines that need no network.
 
-Higher scores are more anomalous. A class is one machine and ID; scores of different classes are not comparable.
+Higher scores are more anomalous. Scores of different machines or IDs are not comparable.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from asd_ray.config.evaluation import KINDS, EvaluationConfig, ScoreKind
 from asd_ray.scoring.baselines import SILENCE_DB, knn_log_mel, level_score
-from asd_ray.scoring.embedded import DOMAINS, Embedded, Scores, domain_codes
+from asd_ray.scoring.embedded import DOMAINS, Embedded, Scores, domain_codes, group_logits
 from asd_ray.scoring.scorer import Scorer
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Scorer",
     "Scores",
     "domain_codes",
+    "group_logits",
     "knn_log_mel",
     "level_score",
     "score_all",

@@ -26,13 +26,13 @@ def level_score(level_db: ArrayLike) -> Scores:
 def knn_log_mel(
     train_mean: ArrayLike, train_class: ArrayLike, test_mean: ArrayLike, test_class: ArrayLike, neighbours: int = 1
 ) -> Scores:
-    """Baseline: mean Euclidean distance to the nearest training clips of the own class, in time-averaged Log-Mel.
+    """Baseline: mean Euclidean distance to the nearest training clips of the own group, in time-averaged Log-Mel.
 
     Args:
         train_mean: (N, F) Log-Mel features of training clips, averaged over time.
-        train_class: (N,) class names or numbers.
+        train_class: (N,) group names or numbers.
         test_mean: (M, F) those of test clips.
-        test_class: (M,) class names or numbers; a class without training clips is compared with all of them.
+        test_class: (M,) group names or numbers; a group without training clips is compared with all of them.
         neighbours: how many nearest clips are averaged.
 
     Returns:

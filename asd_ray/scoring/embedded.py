@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from asd_ray.clips import group_of, groups_of
 from asd_ray.errors import AsdRayError
 
 Scores = NDArray[np.float64]
-"""Anomaly scores, one for each clip; higher is more anomalous. Comparable between clips of one class only."""
+"""Anomaly scores, one for each clip; higher is more anomalous. Comparable between clips of one ID only."""
 
 DOMAINS = ("none", "source", "target")
 """Domains by their number in :attr:`Embedded.domain`."""
@@ -23,13 +26,18 @@ _LARGEST = 1e12  # its square and sums of such squares are far from the end of f
 class Embedded:
     """What a method says about N clips.
 
+    The G groups are the machines and IDs that were trained on, the C classes those that were learned: the groups, or
+    finer ones (``data.classes``).
+
     Attributes:
         embedding: (N, D) float32.
-        logits: (N, C) float32.
-        label: (N,) int, the clip's own class, or -1 if that class was never trained.
+        logits: (N, G) float32 (:func:`group_logits`).
+        label: (N,) int, the clip's own group, or -1 if that group was never trained.
         domain: (N,) int, positions in :data:`DOMAINS`; by default no clip has a domain. Only that of training clips is
             ever used: a test clip's is hidden in the challenge.
         own: (N,) float32, scores that the method itself gives the clips; empty where it gives none.
+        learned: (N,) int, the class that a clip was learned as; by default its group. Only that of training clips is
+            ever used: a test clip's attributes are hidden in the challenge.
     """
 
     embedding: NDArray[np.float32]
@@ -37,20 +45,25 @@ class Embedded:
     label: NDArray[np.int64]
     domain: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     own: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    learned: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
-        n, classes = len(self.label), self.logits.shape[-1]
+        n, groups = len(self.label), self.logits.shape[-1]
         if not len(self.domain):
             object.__setattr__(self, "domain", np.zeros(n, dtype=np.int64))
-        if (self.embedding.shape[:1], self.logits.shape, self.domain.shape) != ((n,), (n, classes), (n,)):
+        if not len(self.learned):
+            object.__setattr__(self, "learned", self.label)
+        if (self.embedding.shape[:1], self.logits.shape, self.domain.shape) != ((n,), (n, groups), (n,)):
             raise AsdRayError(
                 f"{n} labels need as many embeddings, logits and domains, found shapes {self.embedding.shape}, "
                 f"{self.logits.shape} and {self.domain.shape}."
             )
         if self.own.shape not in ((0,), (n,)):
             raise AsdRayError(f"{n} labels need as many own scores or none, found the shape {self.own.shape}.")
+        if self.learned.shape != (n,):
+            raise AsdRayError(f"{n} labels need as many learned classes, found the shape {self.learned.shape}.")
         for name, values, lowest, highest in (
-            ("Labels", self.label, -1, classes - 1),
+            ("Labels", self.label, -1, groups - 1),
             ("Domains", self.domain, 0, len(DOMAINS) - 1),
         ):
             if n and not lowest <= values.min() <= values.max() <= highest:
@@ -63,6 +76,22 @@ class Embedded:
                     f"{_LARGEST:g} (first: clip number {int(np.flatnonzero(bad)[0])}): the training diverged; lower "
                     f"the learning rate."
                 )
+
+
+def group_logits(logits: Tensor, classes: Sequence[str]) -> Tensor:
+    """Logits (B, G) of groups from those (B, C) of classes: the logarithm of the sum of a group's exponentials.
+
+    Their softmax is the sum of p over each group's classes. Logits of groups with one class are what they were.
+
+    Args:
+        logits: (B, C).
+        classes: names of the C classes; the groups are in their order (:func:`asd_ray.clips.groups_of`).
+    """
+    groups = groups_of(classes)
+    if len(groups) == len(classes):
+        return logits
+    members = [[number for number, name in enumerate(classes) if group_of(name) == group] for group in groups]
+    return torch.stack([logits[:, of_group].logsumexp(dim=1) for of_group in members], dim=1)
 
 
 def domain_codes(domains: Sequence[str]) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """Scores from Gaussian models of training clips' embeddings.
 
-Legend: N training clips, M clips to score, D embedding, C classes.
+Legend: N training clips, M clips to score, D embedding, G groups (machine and ID), C learned classes.
 """
 
 from __future__ import annotations
@@ -20,34 +20,45 @@ from asd_ray.errors import AsdRayError
 from asd_ray.scoring.embedded import Scores
 
 _RIDGE = 1e-6  # of the mean variance: dimensions that never vary (dead units) stay invertible
-_LEAST_VARIANCE = 0.1  # added to a mixture's variances, in units of the variance that classes have on average
+_LEAST_VARIANCE = 0.1  # added to a mixture's variances, in units of the variance that groups have on average
 _CLIPS_PER_COMPONENT = 10
 
 
 @dataclass(frozen=True, eq=False)
 class SharedGaussian:
-    """One Gaussian per class: each its own mean, all the same covariance.
+    """One Gaussian per learned class: each its own mean, all the same covariance.
 
-    The covariance is that of the clips around their class's mean, shrunk towards a multiple of the identity by the
-    formula of Ledoit and Wolf (2004), so that it can be inverted whatever D and N are.
+    A clip to score is known by its group, which has one class or several (``data.classes``), and belongs to the closest
+    of them: to ask for one Gaussian of a group that is several clusters would count the distance between these clusters
+    as normal. The covariance is that of the clips around their class's mean, shrunk towards a multiple of the identity
+    by the formula of Ledoit and Wolf (2004), so that it can be inverted whatever D and N are.
 
     Attributes:
         factor: (D, D) Cholesky factor of the covariance, lower triangular, fp64.
         centre: (D,) mean of all training clips.
-        labels: (C,) classes with training clips, ascending.
+        classes: (C,) learned classes with training clips, ascending.
+        groups: (C,) their groups.
         counts: (C,) their training clips.
         means: (C, D) whitened class means.
     """
 
     factor: Tensor
     centre: Tensor
-    labels: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    groups: NDArray[np.int64]
     counts: Tensor
     means: Tensor
 
     @classmethod
-    def fit(cls, embedding: NDArray[np.float32], label: NDArray[np.int64]) -> SharedGaussian:
-        """Fits (N, D) embeddings of (N,) classes.
+    def fit(
+        cls, embedding: NDArray[np.float32], label: NDArray[np.int64], learned: NDArray[np.int64] | None = None
+    ) -> SharedGaussian:
+        """Fits (N, D) embeddings.
+
+        Args:
+            embedding: (N, D).
+            label: (N,) groups.
+            learned: (N,) classes, each within one group; by default the groups.
 
         Raises:
             AsdRayError: there are no clips.
@@ -56,16 +67,19 @@ class SharedGaussian:
             raise AsdRayError("There are no training clips to fit a Gaussian to; every machine and ID needs some.")
         x = torch.as_tensor(embedding, dtype=torch.float64)
         centre = x.mean(dim=0)
-        labels, position, counts = np.unique(label, return_inverse=True, return_counts=True)
+        classes, first, position, counts = np.unique(
+            label if learned is None else learned, return_index=True, return_inverse=True, return_counts=True
+        )
         of_clip = torch.from_numpy(position)
         clips = torch.from_numpy(counts).double()
-        means = torch.zeros(len(labels), x.shape[1], dtype=x.dtype).index_add_(0, of_clip, x - centre) / clips[:, None]
+        means = torch.zeros(len(classes), x.shape[1], dtype=x.dtype)
+        means = means.index_add_(0, of_clip, x - centre) / clips[:, None]
         centred = x - centre - means[of_clip]
         if centred.square().mean() <= torch.finfo(torch.float32).eps ** 2 * x.square().mean():
             centred = torch.zeros_like(centred)  # copies, but for rounding
         factor = torch.linalg.cholesky(ledoit_wolf(centred))
         whitened = torch.linalg.solve_triangular(factor, means.T, upper=False).T
-        return cls(factor, centre, labels, clips, whitened)
+        return cls(factor, centre, classes, label[first], clips, whitened)
 
     def whiten(self, embedding: NDArray[np.float32]) -> Tensor:
         """Embeddings (M, D) in coordinates in which the shared covariance is the identity; fp64."""
@@ -73,24 +87,34 @@ class SharedGaussian:
         return torch.linalg.solve_triangular(self.factor, centred.T, upper=False).T
 
     def mahalanobis(self, embedding: NDArray[np.float32], label: NDArray[np.int64]) -> Scores:
-        """Mahalanobis distance (M,) to the own class's mean; to the closest mean where the class has no clips."""
-        distance = torch.cdist(self.whiten(embedding), self.means, compute_mode="donot_use_mm_for_euclid_dist")
-        return _own_or_smallest(distance.numpy(), self.labels, label)
+        """Mahalanobis distance (M,) to the closest class mean of the own group, or of all if the group has no clips."""
+        return self._closest(self._distances(embedding), label).numpy()
 
-    def mahalanobis_leave_one_out(self, embedding: NDArray[np.float32], label: NDArray[np.int64]) -> Scores:
+    def mahalanobis_leave_one_out(
+        self, embedding: NDArray[np.float32], label: NDArray[np.int64], learned: NDArray[np.int64] | None = None
+    ) -> Scores:
         """The same (N,) for the training clips themselves, each left out of its class's mean.
 
-        The covariance keeps all clips: one of them hardly moves it. A clip that is alone in its class gets the distance
-        to the closest other mean, or 0 if there is no other.
+        The covariance keeps all clips: one of them hardly moves it. A clip that is alone in its class is compared with
+        the other classes of its group, one that is alone in its group with all others; 0 if there is no other.
         """
-        distance = torch.cdist(self.whiten(embedding), self.means, compute_mode="donot_use_mm_for_euclid_dist")
-        own = torch.from_numpy(np.searchsorted(self.labels, label))
+        distance = self._distances(embedding)
+        own = torch.from_numpy(np.searchsorted(self.classes, label if learned is None else learned))
         rows, counts = torch.arange(len(own)), self.counts[own]
         left_out = distance[rows, own] * counts / (counts - 1).clamp(min=1)
-        distance[rows, own] = torch.inf
-        closest = distance.amin(dim=1)
-        alone = torch.where(closest.isfinite(), closest, 0.0)
-        return torch.where(counts > 1, left_out, alone).numpy()
+        distance[rows, own] = torch.where(counts > 1, left_out, torch.inf)
+        closest = self._closest(distance, label)
+        return torch.where(closest.isfinite(), closest, 0.0).numpy()
+
+    def _distances(self, embedding: NDArray[np.float32]) -> Tensor:
+        """Mahalanobis distances (M, C) to all class means."""
+        return torch.cdist(self.whiten(embedding), self.means, compute_mode="donot_use_mm_for_euclid_dist")
+
+    def _closest(self, distance: Tensor, label: NDArray[np.int64]) -> Tensor:
+        """The smallest (M,) of distances (M, C) within the own group, or of all if none of these is finite."""
+        others = torch.from_numpy(self.groups != label[:, None])
+        own = distance.masked_fill(others, torch.inf).amin(dim=1)
+        return torch.where(own.isfinite(), own, distance.amin(dim=1))
 
 
 def ledoit_wolf(centred: Tensor) -> Tensor:
@@ -114,19 +138,19 @@ def ledoit_wolf(centred: Tensor) -> Tensor:
 
 
 class ClassMixtures:
-    """A Gaussian mixture of each class's training clips.
+    """A Gaussian mixture of each group's training clips, whatever classes they were learned as.
 
     Embeddings are first reduced to ``dims`` principal components of all training clips, if they have more, and
-    whitened with the covariance that all classes share; in these coordinates a mixture needs only diagonal covariances,
+    whitened with the covariance that all groups share; in these coordinates a mixture needs only diagonal covariances,
     which few clips suffice for. 0.1 is added to the variances, which are 1 on average, so that even a single clip makes
     a mixture. An ID with fewer than 10 clips per component gets fewer components.
 
     Args:
         embedding: (N, D) of training clips.
-        label: (N,) their classes.
+        label: (N,) their groups.
         components: of every mixture, at most.
         dims: dimensions that the mixtures see, at most.
-        shared: the shared Gaussian of the same clips, if there is one already.
+        shared: the shared Gaussian of the same clips with groups as classes, if there is one already.
     """
 
     def __init__(
@@ -150,7 +174,7 @@ class ClassMixtures:
         self.mixtures = [self._fit(self.train[label == number]) for number in self.labels]
 
     def score(self, embedding: NDArray[np.float32], label: NDArray[np.int64]) -> Scores:
-        """-log density (M,) under the own class's mixture, up to a constant; the smallest of all where there is none.
+        """-log density (M,) under the own group's mixture, up to a constant; the smallest of all where there is none.
 
         In nats, of the whitened coordinates; may be negative.
         """
@@ -164,10 +188,10 @@ class ClassMixtures:
         return scores
 
     def score_left_out(self) -> Scores:
-        """The same (N,) for the training clips themselves, by mixtures of the other half of their class's clips.
+        """The same (N,) for the training clips themselves, by mixtures of the other half of their group's clips.
 
-        Every second clip of a class makes a half. A clip that is alone in its class gets the smallest score of the
-        other classes, or 0 if there is none.
+        Every second clip of a group makes a half. A clip that is alone in its group gets the smallest score of the
+        other groups, or 0 if there is none.
         """
         scores = np.zeros(len(self.train))
         for number, mixture in zip(self.labels, self.mixtures, strict=True):
@@ -196,12 +220,3 @@ class ClassMixtures:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # 100 steps of EM are enough to rank clips
             return mixture.fit(x)
-
-
-def _own_or_smallest(
-    scores: NDArray[np.float64], labels: NDArray[np.int64], label: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """From scores (M, C) under every class those under the own one, or the smallest if it is not among ``labels``."""
-    position = np.searchsorted(labels, label).clip(max=len(labels) - 1)
-    known = labels[position] == label
-    return np.where(known, scores[np.arange(len(scores)), position], scores.min(axis=1, initial=np.inf))

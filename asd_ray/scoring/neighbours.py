@@ -1,8 +1,8 @@
-"""Scores from distances to training clips, by brute force, class by class.
+"""Scores from distances to training clips, by brute force, group by group.
 
 Legend: N training clips, M clips to score, D embedding, k and K neighbours; m and r clips and references of a block.
 
-In fp64, because distances come out of one matrix product per class: in fp32, ``1 - x·y`` is wrong by 6e-8, and normal
+In fp64, because distances come out of one matrix product per group: in fp32, ``1 - x·y`` is wrong by 6e-8, and normal
 clips of a well-trained network are not much further apart.
 """
 
@@ -24,20 +24,20 @@ Distances = NDArray[np.float64]
 
 _CHUNK = 512  # clips whose distances are in memory at once: 512 x 36,000 fp64 are 150 MB
 _ROUNDING = 1e-14  # of squared lengths: a squared distance below is 0, so that copies have no distance at all
-_SMALLEST_RADIUS = 0.01  # of the class's mean radius: what is closer counts as a copy
+_SMALLEST_RADIUS = 0.01  # of the group's mean radius: what is closer counts as a copy
 
 
 @dataclass(frozen=True, eq=False)
 class References:
     """Training clips to measure distances to.
 
-    A clip is compared with the training clips of its class, or with all of them where its class has none. With
+    A clip is compared with the training clips of its group, or with all of them where its group has none. With
     ``leave_one_out`` the clips to score are the training clips themselves, and none is compared with itself: one that
-    is alone in its class is compared with all others, one that is alone altogether gets 0.
+    is alone in its group is compared with all others, one that is alone altogether gets 0.
 
     Attributes:
         embedding: (N, D) float32.
-        label: (N,) classes, numbers or names.
+        label: (N,) groups (machine and ID), numbers or names.
         domain: (N,) domains.
         distance: ``cosine``, 1 - cos, in [0, 2]; or ``euclidean``.
         density_neighbours: K of :meth:`local_density`.
@@ -82,26 +82,26 @@ class References:
     def local_density(self, embedding: Vectors, label: NDArray[Any], *, leave_one_out: bool = False) -> Scores:
         """Distance (M,) relative to how far apart training clips are where the clip lies.
 
-        min over y of d(x, y) / (1/K Σ d(y, y_k)), y the training clips and y_k the K nearest of y's class to y: local
+        min over y of d(x, y) / (1/K Σ d(y, y_k)), y the training clips and y_k the K nearest of y's group to y: local
         density-based score normalisation (Wilkinghoff et al., "Keeping the Balance", ICASSP 2025; arXiv 2509.10951). It
         puts domains of different spread on one scale without knowing them. With ``leave_one_out`` x is left out of y's
-        surroundings too. A radius is at least 1 % of its class's mean radius, or of that of all training clips if all
-        clips of the class are copies; a clip without neighbours has the mean radius of all training clips.
+        surroundings too. A radius is at least 1 % of its group's mean radius, or of that of all training clips if all
+        clips of the group are copies; a clip without neighbours has the mean radius of all training clips.
         """
         complete, without_one = self._surroundings
         scores = np.zeros(len(embedding))
         for block in self._blocks(embedding, label, leave_one_out):
-            surroundings = without_one if leave_one_out and block.own_class else complete
+            surroundings = without_one if leave_one_out and block.own_group else complete
             around = Surroundings(*(part[block.reference] for part in surroundings))
             scores[block.members] = around.relative(block.distance).min(axis=1)
         return scores
 
     @cached_property
     def _surroundings(self) -> tuple[Surroundings, Surroundings]:
-        """Those of every training clip: with all of its class, and with a member to be left out."""
+        """Those of every training clip: with all of its group, and with a member to be left out."""
         complete, without_one = (Surroundings(*np.zeros((4, len(self.label)))) for _ in range(2))
         for block in self._blocks(self.embedding, self.label, leave_one_out=True):
-            if not block.own_class:
+            if not block.own_group:
                 continue
             others = len(block.reference) - 1
             distances = np.sort(_smallest(block.distance, min(self.density_neighbours + 1, others)), axis=1)
@@ -124,11 +124,11 @@ class References:
         return complete, without_one
 
     def _blocks(self, embedding: Vectors, label: NDArray[Any], leave_one_out: bool) -> Iterator[Block]:
-        """The clips of every class, in chunks, with what they are compared with; none where there is nothing."""
-        for of_class in np.unique(label):
-            reference = np.flatnonzero(self.label == of_class)
-            own_class = len(reference) > leave_one_out
-            if not own_class:
+        """The clips of every group, in chunks, with what they are compared with; none where there is nothing."""
+        for of_group in np.unique(label):
+            reference = np.flatnonzero(self.label == of_group)
+            own_group = len(reference) > leave_one_out
+            if not own_group:
                 reference = np.arange(len(self.label))
                 if len(reference) == leave_one_out:
                     continue
@@ -136,7 +136,7 @@ class References:
             centre = y.mean(axis=0)  # against cancellation
             y = _unit(y) if self.distance == "cosine" else y - centre
             lengths = np.einsum("rd,rd->r", y, y)
-            members = np.flatnonzero(label == of_class)
+            members = np.flatnonzero(label == of_group)
             for start in range(0, len(members), _CHUNK):
                 chunk = members[start : start + _CHUNK]
                 x = embedding[chunk].astype(np.float64)
@@ -149,7 +149,7 @@ class References:
                 distance = squared / 2 if self.distance == "cosine" else np.sqrt(squared, out=squared)
                 if leave_one_out:
                     distance[np.arange(len(chunk)), np.searchsorted(reference, chunk)] = np.inf
-                yield Block(chunk, reference, own_class, distance)
+                yield Block(chunk, reference, own_group, distance)
 
 
 def _unit(x: Distances) -> Distances:
@@ -164,18 +164,18 @@ def _smallest(values: Distances, k: int) -> Distances:
 
 
 class Block(NamedTuple):
-    """Some clips of one class and the training clips that they are compared with.
+    """Some clips of one group and the training clips that they are compared with.
 
     Attributes:
         members: (m,) positions of the clips.
         reference: (r,) positions of the training clips, ascending.
-        own_class: whether these are the clips' own class, rather than all training clips for lack of it.
+        own_group: whether these are the clips' own group, rather than all training clips for lack of it.
         distance: (m, r) distances; infinite where a training clip would be compared with itself.
     """
 
     members: NDArray[np.int64]
     reference: NDArray[np.int64]
-    own_class: bool
+    own_group: bool
     distance: Distances
 
 

@@ -1,6 +1,6 @@
 """All scores of a trained network's clips, from its training clips' embeddings and logits.
 
-Legend: N training clips, M clips to score, C classes.
+Legend: N training clips, M clips to score, G groups (machine and ID).
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ SINGLE: tuple[SingleScore, ...] = get_args(SingleScore)
 class Scorer:
     """Scores clips by their distance from training clips, in every way of :data:`KINDS`.
 
-    What several scores share is fitted once, when it is first needed, and kept.
+    What several scores share is fitted once, when it is first needed, and kept. A clip's *own* clips are the training
+    clips of its group, machine and ID, however finely these were told apart in training (``data.classes``).
 
     * ``own``: what the method itself says (:meth:`asd_ray.methods.base.Method.own_score`), if it says anything.
-    * ``classification``: -log p(own class), the field's usual score (STgram-MFN, OS-SCL).
+    * ``classification``: -log p(own group), the field's usual score (STgram-MFN, OS-SCL); p of a group is the sum over
+      its classes.
     * ``knn``: :meth:`asd_ray.scoring.neighbours.References.knn`.
     * ``local_density``: :meth:`asd_ray.scoring.neighbours.References.local_density`.
-    * ``mahalanobis``: :class:`asd_ray.scoring.gaussian.SharedGaussian`.
+    * ``mahalanobis``: :class:`asd_ray.scoring.gaussian.SharedGaussian`, to the closest of the group's classes.
     * ``gmm``: :class:`asd_ray.scoring.gaussian.ClassMixtures`.
     * ``ensemble``: the mean of the scores that ``evaluation.ensemble`` lists, each standardised with mean and standard
-      deviation of the own class's training scores (:meth:`score_train`). A class with fewer than two training clips, or
+      deviation of the own group's training scores (:meth:`score_train`). A group with fewer than two training clips, or
       without spread, takes those of all training clips.
 
-    A clip whose class has no training clips gets the smallest score that any class would give it (``classification``:
+    A clip whose group has no training clips gets the smallest score that any group would give it (``classification``:
     -log of the largest p; the neighbours: from all training clips). Every score is a finite number.
 
     Args:
@@ -46,14 +48,14 @@ class Scorer:
         config: the settings of the scores.
 
     Raises:
-        AsdRayError: there are no training clips, or one of them is of no trained class.
+        AsdRayError: there are no training clips, or one of them is of no trained group.
     """
 
     def __init__(self, train: Embedded, config: EvaluationConfig) -> None:
         if not len(train.label):
             raise AsdRayError("There are no training clips to score by; every machine and ID needs some.")
         if (train.label < 0).any():
-            raise AsdRayError("A training clip has class -1; only clips of a trained class can be compared with.")
+            raise AsdRayError("A training clip has label -1; only clips of a trained group can be compared with.")
         self.train, self.config = train, config
         self._train_scores: dict[SingleScore, Scores] = {}
 
@@ -74,7 +76,7 @@ class Scorer:
         """Scores (N,) of the training clips as if they were new: what thresholds are fitted to.
 
         A clip is left out of its neighbours and of its class's mean, and scored by a mixture of the other half of its
-        class's clips. Of the network itself it cannot be left out: its ``classification`` is too confident.
+        group's clips. Of the network itself it cannot be left out: its ``classification`` is too confident.
         """
         single = {kind: self._single_train(kind) for kind in self._needed(kinds)}
         return self._chosen(kinds, single, self.train.label)
@@ -133,7 +135,7 @@ class Scorer:
         if kind == "local_density":
             return self._references.local_density(train.embedding, train.label, leave_one_out=True)
         if kind == "mahalanobis":
-            return self._gaussian.mahalanobis_leave_one_out(train.embedding, train.label)
+            return self._gaussian.mahalanobis_leave_one_out(train.embedding, train.label, train.learned)
         return self._mixtures.score_left_out()
 
     def _ensemble(self, single: dict[SingleScore, Scores], label: NDArray[np.int64]) -> Scores:
@@ -150,17 +152,18 @@ class Scorer:
 
     @cached_property
     def _gaussian(self) -> SharedGaussian:
-        return SharedGaussian.fit(self.train.embedding, self.train.label)
+        return SharedGaussian.fit(self.train.embedding, self.train.label, self.train.learned)
 
     @cached_property
     def _mixtures(self) -> ClassMixtures:
-        config, dims = self.config, self.train.embedding.shape[1]
-        shared = self._gaussian if dims <= config.gmm_dims else None
-        return ClassMixtures(self.train.embedding, self.train.label, config.gmm_components, config.gmm_dims, shared)
+        train, config = self.train, self.config
+        same = train.embedding.shape[1] <= config.gmm_dims and np.array_equal(train.learned, train.label)
+        shared = self._gaussian if same else None
+        return ClassMixtures(train.embedding, train.label, config.gmm_components, config.gmm_dims, shared)
 
 
 def classification(clips: Embedded) -> Scores:
-    """-log p(own class); for a clip whose class was never trained, -log of the largest p."""
+    """-log p(own group); for a clip whose group was never trained, -log of the largest p."""
     log_p = F.log_softmax(torch.as_tensor(clips.logits, dtype=torch.float64), dim=1).numpy()
     own = log_p[np.arange(len(log_p)), clips.label]
     return -np.where(clips.label >= 0, own, log_p.max(axis=1))
@@ -169,10 +172,10 @@ def classification(clips: Embedded) -> Scores:
 def standardise(
     scores: Scores, label: NDArray[np.int64], train_scores: Scores, train_label: NDArray[np.int64]
 ) -> Scores:
-    """(score - mean) / standard deviation, with the statistics of the own class's training scores.
+    """(score - mean) / standard deviation, with the statistics of the own group's training scores.
 
-    A class whose training scores are fewer than two, or differ by less than fp32 resolves of the largest of all, takes
-    the statistics of all classes with at least two clips, or of all clips; where these do not differ either, scores
+    A group whose training scores are fewer than two, or differ by less than fp32 resolves of the largest of all, takes
+    the statistics of all groups with at least two clips, or of all clips; where these do not differ either, scores
     stay as they are.
     """
     standardised = np.empty_like(scores)

@@ -50,11 +50,11 @@ def baseline_results(scores: pd.DataFrame, ids: Sequence[tuple[str, str]], max_f
 
 
 def _statistics(store: Place, manifest: Manifest, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Levels (N,), time-mean Log-Mel (N, F), class names (N,) and paths of a split, one shard in memory at a time."""
+    """Levels (N,), time-mean Log-Mel (N, F), groups (N,) and paths of a split, one shard in memory at a time."""
     levels, means, classes, paths = [], [], [], []
     for table in read_tables(store, manifest, split):
         levels.append(table.level_db)
         means.append(table.log_mel.mean(axis=2, dtype=np.float32))
-        classes += [clip.class_name for clip in table.clips]
+        classes += [clip.group for clip in table.clips]
         paths += [clip.path for clip in table.clips]
     return np.concatenate(levels), np.concatenate(means), np.array(classes), paths

@@ -32,8 +32,15 @@ def ray_session(address: str | None, name: str, resources: ResourceConfig) -> It
         AsdRayError: there is no Ray at the address, or it has no room for one trial.
     """
     # Ours is the handler for Ctrl-C: Ray Tune's would wait for a trial's next report first. Epochs report no objective.
-    for switch in ("TUNE_DISABLE_SIGINT_HANDLER", "TUNE_DISABLE_STRICT_METRIC_CHECKING"):
+    for switch in (
+        "TUNE_DISABLE_SIGINT_HANDLER",
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS",
+    ):
         os.environ.setdefault(switch, "1")
+    # What its loggers and its own memory would keep of a trial is in the trial's folder; we restore nothing from it.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # it misses those loggers' files
     job = ray.job_config.JobConfig(metadata={"job_name": name, "study": name})
     needed = resources.workers * resources.cpus_per_worker
     options: dict[str, object] = {
@@ -67,13 +74,17 @@ def ray_session(address: str | None, name: str, resources: ResourceConfig) -> It
         ray.shutdown()
 
 
-def concurrency(resources: ResourceConfig) -> int:
-    """How many trials run at the same time: as many as the cluster has room for, or the study's own limit."""
-    total = ray.cluster_resources()
-    room = total.get("CPU", 0) / (resources.workers * resources.cpus_per_worker)
-    if resources.gpus_per_worker:
-        room = min(room, total.get("GPU", 0) / (resources.workers * resources.gpus_per_worker))
-    return max(1, min(int(room), resources.max_concurrent_trials or int(room)))
+def concurrency(resources: ResourceConfig, growing: bool = False) -> int:
+    """How many trials run at the same time: as many as there is room for, or the study's own limit.
+
+    Args:
+        resources: of the study.
+        growing: Ray may be a cluster that an autoscaler enlarges while trials wait: then the study's own limit says how
+            far, and room that is not there yet does not count against it.
+    """
+    limit = resources.max_concurrent_trials
+    room = resources.room(ray.cluster_resources())
+    return limit if limit and growing else min(room, limit or room)
 
 
 def parallel(function: Any, chunks: Iterable[Any]) -> Iterator[Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from asd_ray import metrics
@@ -87,8 +88,8 @@ def difference(first: Estimate, second: Estimate) -> pd.DataFrame:
 
 def mean_of(table: pd.DataFrame, machine: str = OVERALL) -> dict[str, float]:
     """A machine's mean, or the average over all, from a table by ``ROW``."""
-    [row] = table.loc[[(machine, "mean", "")]].to_dict("records")
-    return {str(name): float(value) for name, value in row.items()}
+    row = table.to_numpy(np.float64)[table.index.get_loc((machine, "mean", ""))]
+    return dict(zip(map(str, table), map(float, row), strict=True))
 
 
 def machines_of(table: pd.DataFrame) -> list[str]:

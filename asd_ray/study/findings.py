@@ -143,7 +143,9 @@ class Findings:
 
     @property
     def objective(self) -> str:
-        return str(self.study.get("evaluation", {}).get("objective", "auc_pauc"))
+        """The objective that ranks: the only one, or the first of several."""
+        given = self.study.get("evaluation", {}).get("objective", "auc_pauc")
+        return str(given[0] if isinstance(given, list) else given)
 
     @property
     def complete(self) -> pd.DataFrame:

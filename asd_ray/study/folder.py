@@ -8,6 +8,7 @@ under way (they run again with the same values and number, and resume from their
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ from asd_ray.study_file import load_study, to_yaml
 # Keys that may change between two runs of the same study: they decide how much and where, not what is measured.
 FREE_KEYS = ("search.num_trials", "search.seeds", "search.repeat_best", "resources")
 PACKAGES = ("asd-ray", "ray", "optuna", "torch", "torchaudio", "timm", "numpy", "scikit-learn", "pandas", "pyarrow")
+REVISION_VARIABLE = "ASD_RAY_GIT_REVISION"
 
 
 @dataclass
@@ -41,8 +43,10 @@ class TrialRecord:
         values: searched key -> value.
         seed: of the run.
         status: ``complete``, ``pruned`` or ``failed``.
-        objective: on the select split; None unless complete.
-        epochs: that were trained.
+        objective: the one that ranks, on the select split; None unless complete.
+        objectives: all of ``evaluation.objective``: kind -> value; empty unless complete.
+        epochs: of its training, those of stages that it took over from other trials among them.
+        recalled_epochs: of these stages.
         duration_s: from the start of the run that ended it to its end; what ran before an interruption is not in it.
         samples_per_s: mean over training epochs, augmented or not, all workers together.
         repeat: 0, or the number of a repeat with another seed.
@@ -61,8 +65,10 @@ class TrialRecord:
     samples_per_s: float | None = None
     repeat: int = 0
     score: str = ""
+    recalled_epochs: int = 0
     reason: str = ""
     results: list[dict[str, Any]] = field(default_factory=list)
+    objectives: dict[str, float] = field(default_factory=dict)
 
 
 class StudyFolder:
@@ -140,6 +146,11 @@ class StudyFolder:
         for left in ("checkpoints", "train"):
             shutil.rmtree(folder / left, ignore_errors=True)
 
+    def discard_detector(self, record: TrialRecord) -> None:
+        """Deletes the networks that a trial has saved."""
+        for name in ("detector", "encoder"):
+            shutil.rmtree(self.trial(record.trial, record.repeat) / name, ignore_errors=True)
+
     def started(self) -> dict[int, dict[str, Scalar]]:
         """Number -> values of every trial that ever started."""
         return {
@@ -179,7 +190,7 @@ class StudyFolder:
             "processor": processor(),
             "packages": {name: _version(name) for name in PACKAGES},
             "ray_resources": {key: resources[key] for key in ("CPU", "GPU", "memory") if key in resources},
-            "git_revision": _git_revision(),
+            "git_revision": git_revision(),
             "features_hash": features_hash,
             "synthetic_data": synthetic,
         }
@@ -211,8 +222,11 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _git_revision() -> str | None:
-    """Revision of the code that runs, with ``+changes`` if the work tree differs; None outside a checkout."""
+def git_revision() -> str | None:
+    """Revision of the code that runs, with ``+changes`` if the work tree differs; None outside a checkout. Code that a
+    job carried away from its checkout has it in :data:`REVISION_VARIABLE`."""
+    if carried := os.environ.get(REVISION_VARIABLE):
+        return carried
     here = Path(__file__).resolve().parent
     try:
         run = subprocess.run(

@@ -1,13 +1,17 @@
 """A study's numbers as Ray metrics: what Prometheus scrapes, and Grafana shows in the Ray dashboard's Metrics tab.
 
-The driver sets them, so the gauges of a trial outlive its processes and end with the study. Their labels are
-``study``, ``trial`` and ``repeat`` (0, or the number of a repeat with another seed), and with results ``split`` and
-``machine``: as many series as trials and machines, none per epoch or clip.
+The driver sets them. Ray 2.60 exports a value for some 20 seconds after it was set and then drops it, so what a trial
+came to is asked for with ``last_over_time``, which finds it after the study has ended, too, and only series in motion
+cost anything. Their labels are ``study``, ``trial`` and ``repeat`` (0, or the number of a repeat with another seed),
+and with results ``split`` and ``machine``: a trial has one series per metric of its epochs and four per machine, none
+per epoch, clip or searched value. There is no label for workers: what is reported is reduced over a trial's workers
+before the driver sees it.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +35,9 @@ EPOCH = {
     "knn_auc": "AUC of k-NN on the select split.",
     "samples_per_s": "Training clips per second, all workers together.",
 }
-"""Metrics of an epoch that become gauges ``asd_ray_<name>``, with their meaning."""
+"""Metrics of an epoch that become gauges ``asd_ray_<name>``, with their meaning. Prometheus gets them from Ray as
+``ray_asd_ray_<name>``."""
+STATUSES = ("running", "complete", "pruned", "failed")
 
 
 class StudyGauges:
@@ -51,14 +57,24 @@ class StudyGauges:
             name: Gauge(f"asd_ray_{name}", f"{text} of an ended trial, mean over the machine's IDs.", by_machine)
             for name, text in {"auc": "AUC", "pauc": "pAUC"}.items()
         }
+        self.trials = Gauge("asd_ray_trials", "Trials and repeats of the study, by status.", ("study", "status"))
+        self.statuses: dict[tuple[int, int], str] = {}
+
+    def started(self, trial: int, repeat: int) -> None:
+        """Counts a trial as running."""
+        self.statuses[trial, repeat] = "running"
+        self._count()
 
     def epoch(self, trial: int, repeat: int, values: Mapping[str, Any]) -> None:
         """Shows the metrics of a trial's newest epoch."""
+        self._count()
         for name, gauge in self.epochs.items():
             self._set(gauge, values.get(name), {"trial": str(trial), "repeat": str(repeat)})
 
     def ended(self, record: TrialRecord) -> None:
         """Shows what a trial came to."""
+        self.statuses[record.trial, record.repeat] = record.status
+        self._count()
         labels = {"trial": str(record.trial), "repeat": str(record.repeat)}
         self._set(self.objective, record.objective, labels)
         if not record.results:
@@ -66,6 +82,11 @@ class StudyGauges:
         for row in metrics.per_machine(pd.DataFrame(record.results)).to_dict("records"):
             for name, gauge in self.results.items():
                 self._set(gauge, row[name], {**labels, "split": row["split"], "machine": row["machine"]})
+
+    def _count(self) -> None:
+        counts = Counter(self.statuses.values())
+        for status in STATUSES:
+            self._set(self.trials, counts[status], {"status": status})
 
     def _set(self, gauge: Gauge, value: Any, labels: dict[str, str]) -> None:
         if isinstance(value, (int, float)) and math.isfinite(value):

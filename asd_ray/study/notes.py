@@ -5,7 +5,12 @@ from __future__ import annotations
 from asd_ray.study.findings import DEFAULT, LABELS, Findings
 from asd_ray.study.tables import BASELINES, SYSTEMS, UNDEFINED, percent
 
-OBJECTIVES = {"auc": "AUC", "pauc": "pAUC", "auc_pauc": "the mean of AUC and pAUC"}
+OBJECTIVES = {
+    "auc": "AUC",
+    "pauc": "pAUC",
+    "auc_pauc": "the mean of AUC and pAUC",
+    "mauc": "mAUC (the mean over machines of the lowest AUC of an ID)",
+}
 
 
 def choice(findings: Findings) -> str:

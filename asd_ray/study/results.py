@@ -18,6 +18,7 @@ from asd_ray.files import write_folder_atomically
 from asd_ray.study import report, tables
 from asd_ray.study.findings import Findings
 from asd_ray.study.folder import StudyFolder, TrialRecord
+from asd_ray.study.objectives import with_front
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,15 @@ class StudyOutcome:
 def write_results(folder: StudyFolder, study: StudyConfig) -> StudyOutcome:
     """Writes the tables, the best trial's detector and submission, and the report, from the trials' records."""
     records = list(folder.finished().values())
-    trials = pd.DataFrame([_row(record, study) for record in records])
+    trials = with_front(pd.DataFrame([_row(record, study) for record in records]))
     everything = sorted([*records, *folder.repeats()], key=lambda record: (record.trial, record.repeat))
     results = pd.DataFrame(
         [{"trial": record.trial, "seed": record.seed, **row} for record in everything for row in record.results]
     )
     tables.write_table(folder.path / "trials.parquet", trials)
     tables.write_table(folder.path / "results.parquet", results)
-    histories = [
-        frame.assign(trial=record.trial)
-        for record in records
-        if not (frame := tables.read_table(folder.trial(record.trial) / "history.parquet", missing_ok=True)).empty
-    ]
-    tables.write_table(folder.path / "history.parquet", pd.concat(histories) if histories else pd.DataFrame())
+    histories = {record.trial: folder.trial(record.trial) / "history.parquet" for record in records}
+    tables.write_table(folder.path / "history.parquet", tables.read_tables(histories, "trial"))
     best = tables.best_trial(trials)
     if best is not None:
         source = folder.trial(best)
@@ -69,14 +66,9 @@ def write_results(folder: StudyFolder, study: StudyConfig) -> StudyOutcome:
 
 
 def _row(record: TrialRecord, study: StudyConfig) -> dict[str, Any]:
-    row = dataclasses.asdict(record)
-    values = row.pop("values")
-    for own in ("results", "repeat"):
-        row.pop(own)
-    return {
-        "trial": row.pop("trial"),
-        "status": row.pop("status"),
-        "objective": row.pop("objective"),
-        **{key: values.get(key) for key in study.search.space},
-        **row,
-    }
+    own = ("values", "objectives", "results", "repeat")
+    row = {key: value for key, value in vars(record).items() if key not in own}
+    first = {key: row.pop(key) for key in ("trial", "status", "objective")}
+    kinds = study.evaluation.objectives
+    several = {f"objective_{kind}": record.objectives.get(kind) for kind in kinds if len(kinds) > 1}
+    return {**first, **several, **{key: record.values.get(key) for key in study.search.space}, **row}

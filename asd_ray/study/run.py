@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -21,12 +23,17 @@ from asd_ray.methods import registry
 from asd_ray.study import tables
 from asd_ray.study.baselines import baseline_results, baseline_scores
 from asd_ray.study.cluster import concurrency, parallel, quiet_terminal, ray_session
+from asd_ray.study.feature_sets import FeatureSets
 from asd_ray.study.folder import StudyFolder
 from asd_ray.study.live import StudyView
 from asd_ray.study.results import StudyOutcome, write_results
+from asd_ray.study.search import StudySearch
 from asd_ray.study.trial import StudyInputs
 from asd_ray.study.trials import missing_repeats, run_repeats, run_trials
+from asd_ray.study.turns import start_turns
+from asd_ray.study.watch import watched
 from asd_ray.study_file import with_values
+from asd_ray.training.stage_cache import StageCache
 
 
 def run_study(study: StudyConfig, out: Path, address: str | None = None, stdout: bool = True) -> StudyOutcome:
@@ -52,8 +59,12 @@ def run_study(study: StudyConfig, out: Path, address: str | None = None, stdout:
                 view.say(
                     f"{len(view.finished)} of {study.search.num_trials} trials ended in earlier runs of this study."
                 )
+                for number in sorted(folder.started().keys() - {record.trial for record in view.finished}):
+                    view.say(f"trial {number} was under way when an earlier run was cut off; it goes on.")
             if len(view.finished) < study.search.num_trials or missing_repeats(study, folder):
                 _run_all(study, folder, address, view)
+            elif resumed:
+                StudySearch(study, folder)  # a kill after the last trial's end has left Optuna's storage behind
             view.phase("writing tables and report")
             return write_results(folder, study)
 
@@ -62,7 +73,10 @@ def _run_all(study: StudyConfig, folder: StudyFolder, address: str | None, view:
     root, made = data_root(study, folder)
     clips = find_clips(study, root, view) if made else []  # what is wrong with the data shows before Ray is started
     view.phase("starting Ray" if address is None else f"connecting to Ray at {address}")
-    with ray_session(address, study.name, study.resources) as where:
+    with (
+        ray_session(address, study.name, study.resources) as where,
+        watched(ray.get_runtime_context().gcs_address, view.say),
+    ):
         view.say(where)
         if not made:
             view.phase("making synthetic recordings")
@@ -71,7 +85,7 @@ def _run_all(study: StudyConfig, folder: StudyFolder, address: str | None, view:
             synthetic.synthesise(root, config, layout, progress=view.progress, run=parallel)
             clips = find_clips(study, root, view)
         inputs = prepare(study, folder, clips, root, view)
-        view.concurrency = concurrency(study.resources)
+        view.concurrency = concurrency(study.resources, growing=address is not None)
         view.phase("trials")
         run_trials(study, folder, inputs, view)
         view.phase("repeats with other seeds")
@@ -100,7 +114,9 @@ def find_clips(study: StudyConfig, root: Path, view: StudyView) -> list[Clip]:
         raise AsdRayError(f"{root}: has no test clips with a known label, so nothing can be evaluated.")
     if not any(clip.split == "train" for clip in clips):
         raise AsdRayError(f"{root}: has no training clips; a study needs recordings of normal operation to train on.")
-    view.say(f"{len(clips)} clips of {len({clip.machine for clip in clips})} machines in {shown(root)}")
+    classes = class_names(clips, data.classes, data.min_class_clips)
+    machines = len({clip.machine for clip in clips})
+    view.say(f"{len(clips)} clips of {machines} machines in {shown(root)}, {len(classes)} classes to learn")
     if data.extra_pretraining:
         others = extra.scan(data.extra_pretraining, skip_bad=data.skip_bad)
         view.say(f"{len(others)} clips of other sounds for pre-training")
@@ -136,16 +152,41 @@ def prepare(study: StudyConfig, folder: StudyFolder, clips: list[Clip], root: Pa
         study=study,
         folder=folder,
         manifest=manifest,
-        classes=tuple(class_names(clips)),
+        classes=tuple(class_names(clips, study.data.classes, study.data.min_class_clips)),
         evaluation=Evaluation(tuple(clip for clip in clips if clip.path in splits), splits),
         features=open_features(store, manifest, columns, study.resources.reading),
     )
+    inputs = replace(inputs, **_shared(study, inputs, root, clips))
     view.phase("computing baselines")
     scores = baseline_scores(store, manifest, inputs.evaluation.identity())
     tables.write_table(folder.path / "baseline_scores.parquet", scores)
     results = baseline_results(scores, inputs.evaluation.ids(), study.evaluation.max_fpr)
     tables.write_table(folder.path / "baselines.parquet", results)
     return inputs
+
+
+def _shared(study: StudyConfig, inputs: StudyInputs, root: Path, clips: list[Clip]) -> dict[str, Any]:
+    """What trials make and share: trained stages, and features where these are searched."""
+    folder, space = inputs.folder.path, study.search.space
+    again = {key: distribution.can_repeat() for key, distribution in space.items()}
+    cache = study.resources.stage_cache
+    shared: dict[str, Any] = {
+        "stages": StageCache(
+            Path(cache).expanduser().resolve() if cache else folder / "stages", again, always=cache is not None
+        ),
+        "turns": start_turns(),
+    }
+    features = [key for key in space if key.startswith("features.")]
+    if features:
+        shared["sets"] = FeatureSets(
+            folder / "feature_sets",
+            root.resolve(),
+            tuple(clips),
+            inputs.manifest,
+            inputs.features,
+            all(again[key] for key in features),
+        )
+    return shared
 
 
 def discard_other(store: Path, study: StudyConfig) -> None:

@@ -1,7 +1,9 @@
 """The tables of a study: reading and writing them, the best trial, and the two tables that people read.
 
-* ``trials.parquet``: one row per trial: ``trial``, ``status``, ``objective``, every searched key, ``epochs``,
-  ``duration_s``, ``samples_per_s``, ``seed``, ``reason`` (why a failed trial failed).
+* ``trials.parquet``: one row per trial: ``trial``, ``status``, ``objective``, every searched key (none where its
+  condition does not hold), ``epochs``, ``duration_s``, ``samples_per_s``, ``seed``, ``reason`` (why a failed trial
+  failed). A study with several objectives has a column for each, ``objective_<kind>``, and ``pareto``: complete, and on
+  the front; ``objective`` is the first of them.
 * ``results.parquet``: ``trial``, ``seed`` and :data:`asd_ray.metrics.ROW_COLUMNS`, one row per trial x seed x split x
   machine x ID (x domain).
 * ``baselines.parquet``: the same with ``baseline`` (``level``, ``knn_log_mel``) instead of ``trial`` and ``seed``.
@@ -11,7 +13,7 @@ Numbers stay fractions of 1 in every frame; :func:`percent` and :func:`plain` ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +56,34 @@ def read_table(path: Path, columns: Sequence[str] = (), *, missing_ok: bool = Fa
     """
     if missing_ok and not path.exists():
         return pd.DataFrame(columns=list(columns))
-    try:
-        with pq.ParquetFile(path) as file:  # a third of the time of pandas' reader, which a study of many trials feels
-            frame = file.read(use_threads=False).to_pandas(use_threads=False)
-    except FileNotFoundError:
-        raise AsdRayError(f"{path}: there is no such file; is {path.parent} the folder of a study that ran?") from None
-    except (OSError, pa.ArrowException) as error:
-        raise AsdRayError(f"{path}: not a readable parquet file ({' '.join(str(error).split())[:200]}).") from None
+    frame = _read_arrow(path).to_pandas(use_threads=False)
     missing = [column for column in columns if column not in frame]
     if missing and len(frame):
         raise AsdRayError(f"{path}: expected the columns {', '.join(columns)}; missing: {', '.join(missing)}.")
     return frame.reindex(columns=[*frame.columns, *missing])
+
+
+def read_tables(paths: Mapping[int, Path], name: str) -> pd.DataFrame:
+    """Parquet files below each other, with a column ``name`` of their keys; those that are not there are left out.
+
+    Raises:
+        AsdRayError: a file is unreadable.
+    """
+    found = [(key, _read_arrow(path)) for key, path in paths.items() if path.exists()]
+    parts = [table.append_column(name, pa.array([key] * len(table), pa.int64())) for key, table in found if len(table)]
+    if not parts:
+        return pd.DataFrame()
+    return pa.concat_tables(parts, promote_options="permissive").to_pandas(use_threads=False)
+
+
+def _read_arrow(path: Path) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as file:  # a third of the time of pandas' reader, which a study of many trials feels
+            return file.read(use_threads=False)
+    except FileNotFoundError:
+        raise AsdRayError(f"{path}: there is no such file; is {path.parent} the folder of a study that ran?") from None
+    except (OSError, pa.ArrowException) as error:
+        raise AsdRayError(f"{path}: not a readable parquet file ({' '.join(str(error).split())[:200]}).") from None
 
 
 def best_trial(trials: pd.DataFrame) -> int | None:
@@ -158,17 +177,17 @@ def top_systems(row: pd.Series, split: str, metric: str) -> list[str]:
 
 def percent(value: Any) -> str:
     """A fraction as percent with two decimals, ``–`` where it is undefined."""
-    return UNDEFINED if pd.isna(value) else f"{100 * value:.2f}"
+    return UNDEFINED if pd.isna(value) else f"{_rounded(100 * value, 2):.2f}"
 
 
-def signed(value: float) -> str:
-    """A difference of fractions in points, with its sign: ``+2.67``, ``−0.40``."""
-    return UNDEFINED if pd.isna(value) else f"{100 * value:+.2f}".replace("-", "−")
+def signed(value: float, digits: int = 2, scale: float = 100) -> str:
+    """A difference of fractions in points, with its sign: ``+2.67``, ``−0.40``; never a negative zero."""
+    return UNDEFINED if pd.isna(value) else f"{_rounded(scale * value, digits):+.{digits}f}".replace("-", "−")
 
 
 def interval(low: Any, high: Any) -> str:
     """The bounds of an interval in percent, ``61.20–74.05``; empty where they are undefined."""
-    return "" if pd.isna(low) or pd.isna(high) else f"{100 * low:.2f}–{100 * high:.2f}"
+    return "" if pd.isna(low) or pd.isna(high) else f"{percent(low)}–{percent(high)}"
 
 
 def plain(value: Any, digits: int = 4) -> str:
@@ -178,6 +197,10 @@ def plain(value: Any, digits: int = 4) -> str:
     if isinstance(value, (bool, np.bool_, str)):
         return str(value)
     return f"{int(value)}" if float(value).is_integer() and abs(value) < 1e9 else f"{value:.{digits}g}"
+
+
+def _rounded(value: Any, digits: int) -> float:
+    return round(float(value), digits) + 0.0  # which makes 0 of -0
 
 
 def _ranked(trials: pd.DataFrame) -> pd.DataFrame:

@@ -5,25 +5,29 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import ray.tune
 import torch
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from asd_ray.clips import stable_hash
 from asd_ray.config import StudyConfig
-from asd_ray.errors import AsdRayError
-from asd_ray.evaluation import Evaluation, objective
+from asd_ray.errors import AsdRayError, StorageError
+from asd_ray.evaluation import Evaluation
 from asd_ray.features.read import Features
 from asd_ray.features.store import Manifest
+from asd_ray.study.feature_sets import FeatureSets
 from asd_ray.study.folder import StudyFolder, TrialRecord
+from asd_ray.study.objectives import objective_values
 from asd_ray.study.tables import write_table
+from asd_ray.study.turns import Turn
 from asd_ray.study_file import with_values
 from asd_ray.training.checkpoints import FileCheckpoints
-from asd_ray.training.ray_worker import Failure, clip_source, train_with_ray
+from asd_ray.training.ray_worker import EpochReports, Failure, clip_source, train_with_ray
 from asd_ray.training.run import RunInputs, run
+from asd_ray.training.stage_cache import StageCache
 from asd_ray.training.stage_run import TrainingFailed
 
 
@@ -35,9 +39,12 @@ class StudyInputs:
         study: the study file, resolved.
         folder: of the study.
         manifest: of the features.
-        classes: ``machine/id`` of the training clips, in label order.
+        classes: of the training clips (:func:`asd_ray.clips.class_names`), in label order.
         evaluation: what the labelled test clips are judged against.
         features: where every worker finds its clips.
+        sets: features of trials whose values change them; None if none are searched.
+        stages: trained stages that trials share.
+        turns: the actor that says who makes a set or a stage (:class:`asd_ray.study.turns.Turns`).
     """
 
     study: StudyConfig
@@ -46,6 +53,9 @@ class StudyInputs:
     classes: tuple[str, ...]
     evaluation: Evaluation
     features: Features
+    sets: FeatureSets | None = None
+    stages: StageCache | None = None
+    turns: Any = None
 
 
 def trial_seed(study: StudyConfig, repeat: int = 0) -> int:
@@ -61,10 +71,15 @@ def run_name(study: StudyConfig, config: Mapping[str, Any]) -> str:
 
 def run_trial(config: dict[str, Any], inputs: StudyInputs) -> None:
     """Ray Tune's function trainable: runs the trial ``config`` and writes its record into the study folder."""
-    record, history = _train_and_score(config, inputs)
-    inputs.folder.write_history(record.trial, record.repeat, history)
-    inputs.folder.finish_trial(record)
-    ray.tune.report({"objective": record.objective, "status": record.status, "reason": record.reason})
+    record = inputs.folder.record(config["trial"], config.get("repeat", 0))
+    if record is None:  # else its process was lost after its end, before Tune heard of it
+        record, history = _train_and_score(config, inputs)
+        inputs.folder.write_history(record.trial, record.repeat, history)
+        inputs.folder.finish_trial(record)
+    if inputs.sets:
+        inputs.sets.discard(with_values(inputs.study, record.values))
+    objectives = {f"objective_{kind}": value for kind, value in record.objectives.items()}
+    ray.tune.report({"objective": record.objective, **objectives, "status": record.status, "reason": record.reason})
 
 
 def _train_and_score(config: dict[str, Any], inputs: StudyInputs) -> tuple[TrialRecord, list[dict[str, Any]]]:
@@ -76,8 +91,9 @@ def _train_and_score(config: dict[str, Any], inputs: StudyInputs) -> tuple[Trial
     outcome: dict[str, Any] | Failure
     try:
         study = with_values(inputs.study, values)
-        run_inputs = RunInputs(study, inputs.manifest, inputs.classes, inputs.evaluation, seed, folder)
-        outcome = _train(run_inputs, inputs, run_name(study, config))
+        outcome = _train(study, inputs, seed, folder, run_name(study, config))
+    except StorageError:
+        raise  # says nothing about the trial's values
     except (TrainingFailed, AsdRayError) as failure:
         outcome = Failure(str(failure))
     record.duration_s = time.time() - started
@@ -88,10 +104,17 @@ def _train_and_score(config: dict[str, Any], inputs: StudyInputs) -> tuple[Trial
     write_table(folder / "scores.parquet", scored.assign(score=scored[outcome["score"]]))
     rows = inputs.evaluation.rows(scored, outcome["score"], study.evaluation.max_fpr)
     record.score = outcome["score"]
-    record.objective = objective(rows, study.evaluation.objective)
-    record.epochs = len(history)
-    record.samples_per_s = sum(epoch["samples_per_s"] for epoch in history) / len(history) if history else None
+    trained = [epoch for epoch in history if not epoch.get("recalled")]
+    record.epochs, record.recalled_epochs = len(history), len(history) - len(trained)
+    record.samples_per_s = sum(epoch["samples_per_s"] for epoch in trained) / len(trained) if trained else None
     record.results = json.loads(rows.to_json(orient="records"))
+    kinds = inputs.study.evaluation.objectives
+    try:
+        record.objectives = objective_values(rows, kinds, folder / "detector") or {}
+    except AsdRayError as error:
+        record.reason = str(error)
+        return record, history
+    record.objective = record.objectives.get(kinds[0])
     if record.objective is None:
         record.reason = "no ID has both normal and anomalous clips in the select split, so nothing can be chosen by"
     else:
@@ -99,18 +122,21 @@ def _train_and_score(config: dict[str, Any], inputs: StudyInputs) -> tuple[Trial
     return record, history
 
 
-def _train(inputs: RunInputs, study_inputs: StudyInputs, name: str) -> dict[str, Any] | Failure:
-    resources = inputs.study.resources
+def _train(study: StudyConfig, inputs: StudyInputs, seed: int, folder: Path, name: str) -> dict[str, Any] | Failure:
+    resources, turn = study.resources, Turn(inputs.turns, name)
+    manifest, features = inputs.sets.take(study, turn) if inputs.sets else (inputs.manifest, inputs.features)
+    stages = replace(inputs.stages, turn=turn) if inputs.stages else None
+    run_inputs = RunInputs(study, manifest, inputs.classes, inputs.evaluation, seed, folder, stages)
     if resources.workers > 1:
-        storage = resources.storage or str(inputs.out / "train")
-        return train_with_ray(inputs, study_inputs.features, resources, name, storage, [TuneReportCallback()])
+        storage = resources.storage or str(folder / "train")
+        return train_with_ray(run_inputs, features, resources, name, storage, [EpochReports()])
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
     device = torch.device("cuda" if resources.gpus_per_worker else "cpu")
     outcome = run(
-        inputs,
-        clip_source(study_inputs.features, inputs.classes, 0, 1, device),
+        run_inputs,
+        clip_source(features, inputs.classes, 0, 1, device),
         device,
-        FileCheckpoints(inputs.out / "checkpoints"),
+        FileCheckpoints(folder / "checkpoints"),
         report=lambda epoch: ray.tune.report(dict(epoch)),
     )
     assert outcome is not None  # the only worker is the first

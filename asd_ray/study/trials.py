@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -13,12 +15,16 @@ from ray.tune.search import Searcher
 from ray.tune.trainable import wrap_function
 
 from asd_ray.config import StudyConfig
+from asd_ray.errors import StorageError
+from asd_ray.files import storage_error
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.gauges import StudyGauges
 from asd_ray.study.live import StudyView
 from asd_ray.study.search import PROBE, StudySearch, scheduler
 from asd_ray.study.trial import StudyInputs, run_name, run_trial, trial_seed
+from asd_ray.study.trial_log import TrialLog, own_values
 from asd_ray.study_file import budget
+from asd_ray.training.ray_worker import first_line
 
 
 def run_trials(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyView) -> None:
@@ -97,11 +103,14 @@ def _fit(
             name=f"session-{len(list((folder.path / 'tune').glob('session-*'))):03d}",
             storage_path=str(folder.path / "tune"),
             failure_config=tune.FailureConfig(max_failures=study.resources.max_failures),
-            callbacks=[StudyCallback(study, folder, view)],
+            callbacks=[StudyCallback(study, folder, view, inputs.turns)],
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except Exception as error:
+        raise storage_error(folder.path, error) or error from None
 
 
 def _trainable(study: StudyConfig, inputs: StudyInputs) -> Any:
@@ -134,13 +143,16 @@ def _resources(study: StudyConfig) -> dict[str, float]:
 
 
 class StudyCallback(tune.Callback):
-    """Tells the view and the gauges what trials do, and writes the record of a trial that could not write its own."""
+    """Tells the view and the gauges what trials do, writes the record of a trial that could not write its own, and
+    clears away what a trial leaves that nobody needs."""
 
-    def __init__(self, study: StudyConfig, folder: StudyFolder, view: StudyView) -> None:
-        self.study, self.folder, self.view = study, folder, view
-        self.gauges = StudyGauges(study.name)
+    def __init__(self, study: StudyConfig, folder: StudyFolder, view: StudyView, turns: Any = None) -> None:
+        self.study, self.folder, self.view, self.turns = study, folder, view, turns
+        self.gauges, self.log = StudyGauges(study.name), TrialLog(folder)
+        self.best: TrialRecord | None = None
         for record in view.finished:
             self.gauges.ended(record)
+            self._discard_detector(record)
         self.started: dict[str, float] = {}
         self.histories: dict[str, list[dict[str, Any]]] = {}
 
@@ -151,15 +163,21 @@ class StudyCallback(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.started.setdefault(trial.trial_id, time.time())
         self.view.trial_started(*_run(trial), trial.config["values"])
+        self.log.starts(_run(trial), trial.config["values"])
+        self.gauges.started(*_run(trial))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        if "lost" in result:
+            name = run_name(self.study, trial.config)
+            self.view.say(f"{name}: lost {result['lost']}; its workers go on from the last checkpoint.")
+            self.log.lost(_run(trial), f"lost {result['lost']}")
         if "stage" in result:
-            own = {key: value for key, value in result.items() if isinstance(value, (int, float, str))}
-            self.histories.setdefault(trial.trial_id, []).append(own)
+            self.histories.setdefault(trial.trial_id, []).append(own_values(result))
         self.view.trial_progress(*_run(trial), result)
         self.gauges.epoch(*_run(trial), result)
+        self.log.epoch(_run(trial), result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self.folder.record(*_run(trial))
@@ -171,20 +189,57 @@ class StudyCallback(tune.Callback):
             else:
                 reason = f"stopped by the scheduler after epoch {last['epoch']} with a k-NN AUC of {last[PROBE]:.4f}"
                 self.folder.write_history(*_run(trial), history)
-                record = self._lost(trial, reason, "pruned", epochs=last["epoch"])
-        self.view.trial_finished(record)
-        self.gauges.ended(record)
+                record = self._lost(trial, reason, "pruned", history[: history.index(last) + 1])
+        self._ended(trial, record)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        name = run_name(self.study, trial.config)
+        self.view.say(f"{name}: {_last_error(trial)}; it goes on from its last checkpoint.")
+        self.log.lost(_run(trial), _last_error(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.view.trial_finished(self._lost(trial, _last_line(trial.get_error())))
+        record, reason = self.folder.record(*_run(trial)), _last_error(trial)
+        if record is None and StorageError.__name__ in reason:
+            raise StorageError(reason.partition("StorageError: ")[2] + ".")  # it runs again when the storage works
+        self._ended(trial, record or self._lost(trial, reason))
 
-    def _lost(self, trial: Any, reason: str, status: str = "failed", epochs: int = 0) -> TrialRecord:
+    def _ended(self, trial: Any, record: TrialRecord) -> None:
+        self.view.trial_finished(record)
+        self.gauges.ended(record)
+        self.log.ended(record)
+        self._discard_detector(record)
+        if self.turns is not None:
+            self.turns.ended.remote(run_name(self.study, trial.config))
+
+    def _discard_detector(self, record: TrialRecord) -> None:
+        """Deletes what was saved of a trial that is not the best so far, or of the one that no longer is. With several
+        objectives the choice is the user's, and all stay."""
+        if self.study.resources.keep_detectors == "all" or not isinstance(self.study.evaluation.objective, str):
+            return
+        worse: TrialRecord | None = record
+        if record.status == "complete" and not record.repeat and _rank(record) > _rank(self.best):
+            worse, self.best = self.best, record
+        if worse is not None:
+            self.folder.discard_detector(worse)
+
+    def _lost(
+        self, trial: Any, reason: str, status: str = "failed", history: Sequence[dict[str, Any]] = ()
+    ) -> TrialRecord:
         number, repeat = _run(trial)
         seed = trial_seed(self.study, repeat)
-        record = TrialRecord(number, trial.config["values"], seed, status, epochs=epochs, reason=reason, repeat=repeat)
+        record = TrialRecord(number, trial.config["values"], seed, status, reason=reason, repeat=repeat)
+        record.epochs = history[-1]["epoch"] if history else 0
+        record.recalled_epochs = sum(bool(row.get("recalled")) for row in history)
         record.duration_s = time.time() - self.started.get(trial.trial_id, time.time())
         self.folder.finish_trial(record)
         return record
+
+
+def _rank(record: TrialRecord | None) -> tuple[float, int]:
+    """What the best trial has the highest of; of equal objectives the earlier trial's."""
+    if record is None or record.objective is None:
+        return -math.inf, 0
+    return record.objective, -record.trial
 
 
 def _run(trial: Any) -> tuple[int, int]:
@@ -192,6 +247,7 @@ def _run(trial: Any) -> tuple[int, int]:
     return trial.config["trial"], trial.config.get("repeat", 0)
 
 
-def _last_line(error: Exception | None) -> str:
-    lines = [line.strip() for line in str(error or "unknown error").splitlines() if line.strip()]
-    return lines[-1][:500] if lines else "unknown error"
+def _last_error(trial: Any) -> str:
+    """The end of a trial's last error: what was raised, or how its process was lost."""
+    lines = [line.strip() for line in Path(trial.error_file).read_text(encoding="utf-8").splitlines() if line.strip()]
+    return first_line(lines[-1]) if lines else "unknown error"

@@ -5,6 +5,7 @@ With several workers every one keeps what is its own (``rank_1.pt``: its memory 
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import shutil
@@ -35,7 +36,9 @@ class FileCheckpoints:
 
     def save(self, state: dict[str, Any], metrics: dict[str, Any]) -> None:
         path = self.folder / f"epoch_{metrics['epoch']:05d}.pt"
-        write_atomically(path, lambda beside: torch.save(state, beside))
+        content = io.BytesIO()  # writing to a full disk itself, torch would not say what is wrong
+        torch.save(state, content)
+        write_atomically(path, lambda beside: Path(beside).write_bytes(content.getbuffer()))
         for old in self._files()[:-KEEP]:
             old.unlink()
 

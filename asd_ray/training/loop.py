@@ -17,7 +17,7 @@ from torch import Tensor
 
 from asd_ray.features.batches import Batches
 from asd_ray.methods.base import Method, Stage
-from asd_ray.training.stage_run import EVAL_BATCH, StageRun, Workers
+from asd_ray.training.stage_run import EVAL_BATCH, StageRun, Workers, seed_everything
 
 
 class Checkpoints(Protocol):
@@ -37,7 +37,8 @@ def train(
     checkpoints: Checkpoints,
     report: Callable[[dict[str, Any]], None] = lambda metrics: None,
     probe: Callable[[], dict[str, float]] = dict,
-    after: Callable[[Stage], None] = lambda stage: None,
+    recall: Callable[[Stage], list[dict[str, Any]] | None] = lambda stage: None,
+    after: Callable[[Stage, list[dict[str, Any]]], None] = lambda stage, history: None,
 ) -> list[dict[str, Any]]:
     """Trains all stages of a method, or what a checkpoint leaves of them.
 
@@ -48,7 +49,9 @@ def train(
         checkpoints: where state is kept after every epoch.
         report: called at the end of every epoch with its metrics, on every worker.
         probe: what else to measure every ``probe_every`` epochs and after a stage's last, on every worker.
-        after: called after each stage, on every worker.
+        recall: called before each stage that starts, on every worker: takes over what an equal stage of another run has
+            left, and returns the metrics of its epochs, or None where there is none.
+        after: called after each stage with the metrics of its epochs, on every worker.
 
     Returns:
         The metrics of every epoch so far, those before a resume included.
@@ -59,10 +62,17 @@ def train(
     workers = Workers.of_process_group()
     history: list[dict[str, Any]] = []
     state = checkpoints.load()
+    seed_everything(seed, "stages")  # what a stage adds starts alike whatever the method has beside it
     stages = method.stages()
     total = sum(stage.optimiser.epochs for stage in stages)
     for number, stage in enumerate(stages):
         if state is not None and state["stage"] > number:
+            continue
+        if state is None and (recalled := recall(stage)) is not None:
+            history += recalled
+            for row in recalled:
+                report(row)
+            after(stage, recalled)
             continue
         run = StageRun(stage, clips(stage.corpus), seed, workers)
         epoch = 0
@@ -96,7 +106,7 @@ def train(
             )
             report(metrics)
         run.restore_best()
-        after(stage)
+        after(stage, [metrics for metrics in history if metrics["stage"] == stage.name])
     return history
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.tune.integration.ray_train import TuneReportCallback
 
 from asd_ray.config import ResourceConfig
 from asd_ray.features.batches import Batches
@@ -26,6 +27,20 @@ class Failure:
     """A run that ended by itself without a result. Returned, not raised: Ray Train would start the workers again."""
 
     reason: str
+
+
+class EpochReports(TuneReportCallback):
+    """Tells Ray Tune of a trial's epochs, and of workers that were lost (``lost``)."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        lost = ", ".join(f"worker {rank} ({first_line(error)})" for rank, error in sorted(worker_exceptions.items()))
+        self.after_report(run_context, [{"lost": lost}], None)
+
+
+def first_line(error: object) -> str:
+    """An error in one line of at most 300 characters, without Ray's guesses at its cause."""
+    text = str(error).partition("There are some potential root causes")[0]
+    return " ".join(text.split())[:300].rstrip(".")
 
 
 class TrainCheckpoints:
@@ -69,9 +84,15 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any] | Failure | None:
     rank, device = context.get_world_rank(), get_device()
     clips = clip_source(config["features"], inputs.classes, rank, context.get_world_size(), device)
     try:
-        return run(inputs, clips, device, TrainCheckpoints(rank))
+        return run(inputs, clips, device, TrainCheckpoints(rank), report=_report_recalled)
     except TrainingFailed as failure:
         return Failure(str(failure))
+
+
+def _report_recalled(metrics: dict[str, Any]) -> None:
+    """An epoch's metrics go with its checkpoint; those of a stage that was taken over have none."""
+    if metrics.get("recalled"):
+        ray.train.report(metrics)
 
 
 def train_with_ray(

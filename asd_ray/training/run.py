@@ -15,19 +15,22 @@ import torch
 import torch.distributed as dist
 
 from asd_ray import scoring
-from asd_ray.config import StudyConfig
+from asd_ray.clips import stable_hash
+from asd_ray.config import EvaluationConfig, StudyConfig
 from asd_ray.decisions import decide
 from asd_ray.detector import data_info, save_detector
 from asd_ray.evaluation import Evaluation, objective
-from asd_ray.features.batches import Batches, class_numbers
+from asd_ray.features.batches import Batches, class_numbers, group_numbers
 from asd_ray.features.store import Manifest
 from asd_ray.methods.base import Method, Stage, own_scores
 from asd_ray.methods.registry import build
 from asd_ray.models.encoders import Encoder
 from asd_ray.models.published import save_encoder
 from asd_ray.training.loop import Checkpoints, embed, finish, train
+from asd_ray.training.stage_cache import StageCache
 from asd_ray.training.stage_run import Workers, seed_everything
 
+PROBE = EvaluationConfig()
 ClipSource = Callable[[tuple[str, ...]], Batches]
 """This worker's clips of some splits of the feature store."""
 
@@ -39,10 +42,11 @@ class RunInputs:
     Attributes:
         study: resolved, with the trial's values in place.
         manifest: of the features.
-        classes: ``machine/id`` of all training clips, in label order.
+        classes: of all training clips (:func:`asd_ray.clips.class_names`), in label order.
         evaluation: what the test clips are judged against.
         seed: of the run.
         out: folder that the first worker saves the pre-trained encoder and the trained detector in.
+        stages: trained stages that trials share, or None.
     """
 
     study: StudyConfig
@@ -51,6 +55,7 @@ class RunInputs:
     evaluation: Evaluation
     seed: int
     out: Path
+    stages: StageCache | None = None
 
 
 def run(
@@ -81,7 +86,8 @@ def run(
         return _gathered(_embed(method, batches, inputs.classes), workers)
 
     def probe() -> dict[str, float]:
-        """AUC on the select split of k-NN on the embeddings as they are now: cheap, and needs no classifier."""
+        """AUC on the select split of k-NN (the nearest by cosine, whatever the trial scores by) on the embeddings as
+        they are now: cheap, needs no classifier, and compares all trials of a study alike."""
         splits = inputs.evaluation.splits
         (_, train_embedded), (paths, test_embedded) = (
             embedded("train"),
@@ -89,11 +95,26 @@ def run(
         )
         if workers.rank > 0 or not paths:
             return {}
-        scores = scoring.score_all(train_embedded, test_embedded, config, ["knn"])
+        scores = scoring.score_all(train_embedded, test_embedded, PROBE, ["knn"])
         scored = inputs.evaluation.scored(paths, scores)
-        rows = inputs.evaluation.rows(scored[scored["split"] == "select"], "knn", config.max_fpr)
+        rows = inputs.evaluation.rows(scored[scored["split"] == "select"], "knn", PROBE.max_fpr)
         value = objective(rows, "auc")
         return {} if value is None else {"knn_auc": value}
+
+    def recall(stage: Stage) -> list[dict[str, Any]] | None:
+        if inputs.stages is None or not inputs.stages.keeps(stage):
+            return None
+        path = stage_path(inputs, stage, workers.size)
+        inputs.stages.turn(path)
+        return inputs.stages.load(path, stage.trained or method)
+
+    def after(stage: Stage, metrics: list[dict[str, Any]]) -> None:
+        if workers.rank > 0:
+            return
+        _save_encoder(inputs, stage)
+        trained = not any(row.get("recalled") for row in metrics)
+        if trained and inputs.stages is not None and inputs.stages.keeps(stage):
+            inputs.stages.save(stage_path(inputs, stage, workers.size), stage.trained or method, metrics)
 
     history = train(
         method,
@@ -102,7 +123,8 @@ def run(
         checkpoints,
         report=report,
         probe=probe,
-        after=lambda stage: _save_encoder(inputs, stage) if workers.rank == 0 else None,
+        recall=recall,
+        after=after,
     )
     finish(method, clips(("train",)))
     (_, train_embedded), (test_paths, test_embedded) = embedded("train"), embedded("test")
@@ -115,9 +137,17 @@ def run(
     thresholds = save_detector(
         detector, inputs.study, inputs.manifest, inputs.classes, method, train_embedded, score=kind
     )
-    numbers = class_numbers(inputs.evaluation.clips, inputs.classes).numpy()
+    numbers = group_numbers(inputs.evaluation.clips, inputs.classes).numpy()
     scored["decision"] = decide(scored[kind].to_numpy(), thresholds[numbers])
     return {"history": history, "scored": scored, "score": kind}
+
+
+def stage_path(inputs: RunInputs, stage: Stage, workers: int) -> Path:
+    """Where the cache keeps a stage of a run: under all that decides it."""
+    assert inputs.stages is not None
+    splits = sorted(inputs.evaluation.splits.items())
+    data = (inputs.manifest.hash, inputs.classes, stable_hash(splits))
+    return inputs.stages.path(stage, inputs.study, *data, inputs.seed, workers)
 
 
 def _save_encoder(inputs: RunInputs, stage: Stage) -> None:
@@ -129,13 +159,14 @@ def _save_encoder(inputs: RunInputs, stage: Stage) -> None:
 
 def _embed(method: Method, clips: Batches, classes: tuple[str, ...]) -> tuple[list[str], scoring.Embedded]:
     embedding, logits = embed(method, clips)
-    names = [clip.class_name for clip in clips.clips]
+    groups = [clip.group for clip in clips.clips]
     return [clip.path for clip in clips.clips], scoring.Embedded(
         embedding.numpy(),
-        logits.numpy(),
-        class_numbers(clips.clips, classes).numpy(),
+        scoring.group_logits(logits, classes).numpy(),
+        group_numbers(clips.clips, classes).numpy(),
         scoring.domain_codes([clip.domain for clip in clips.clips]),
-        own_scores(method, embedding, names).numpy(),
+        own_scores(method, embedding, groups).numpy(),
+        class_numbers(clips.clips, classes).numpy(),
     )
 
 
@@ -151,7 +182,7 @@ def _gathered(part: tuple[list[str], scoring.Embedded], workers: Workers) -> tup
     order = sorted(range(len(paths)), key=paths.__getitem__)
     filled = [embedded for names, embedded in parts if names] or [part[1]]
     joined = []
-    for name in ("embedding", "logits", "label", "domain", "own"):
+    for name in ("embedding", "logits", "label", "domain", "own", "learned"):
         column = np.concatenate([getattr(embedded, name) for embedded in filled])
         joined.append(column[order] if len(column) else column)  # there need be no own scores
     return [paths[position] for position in order], scoring.Embedded(*joined)

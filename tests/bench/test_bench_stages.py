@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from asd_ray.augment import TwoViews
 from asd_ray.bench import stages
 from asd_ray.bench.step import _bare, flops
 from asd_ray.bench.table import Measured
+from asd_ray.methods.os_scl import OsSclStage
 
 CPU = torch.device("cpu")
 
@@ -24,7 +26,31 @@ def test_stages_and_bare_networks_are_the_methods_own() -> None:
         ("resnet18", pretrain, "query.0.network"),
         ("mobilefacenet", finetune, "trunk.network"),
     ):
-        assert repr(_bare(network, "fp32", CPU)) == repr(stage.get_submodule(name).train())
+        assert repr(_bare("finetune", network, "fp32", CPU)) == repr(stage.get_submodule(name).train())
+
+
+@pytest.mark.parametrize(("network", "columns"), [("mel", 1), ("tgram+tfgram", 1), ("mel+tgram", 2)])
+def test_an_os_scl_stage_trains_on_its_columns_and_its_bare_network_passes(network: str, columns: int) -> None:
+    stage = stages.stage("os_scl", network, "fp32", 2, CPU)
+    assert isinstance(stage, OsSclStage)
+    bare = _bare("os_scl", network, "fp32", CPU)
+    assert repr(bare) == repr(stage.student.train())
+    clips = stages.clips(2, CPU, stages.columns("os_scl", network))
+    assert len(clips.columns) == columns
+    assert math.isfinite(stages.stage_run(stage, clips).epoch(0)["loss"])
+    stages.bare_step(bare, stages.bare_inputs("os_scl", network, 2, CPU), "fp32")()
+    assert all(p.grad is not None for name, p in bare.named_parameters() if not name.startswith("head."))
+
+
+@pytest.mark.parametrize(("groups", "stride"), [(1, 1), (6, 1), (6, 2), (2, 2)])
+def test_operations_of_a_backward_pass_are_twice_the_forward_passs(groups: int, stride: int) -> None:
+    layer, x = nn.Conv2d(6, 6, 3, stride, 1, groups=groups), torch.randn(2, 6, 8, 8, requires_grad=True)
+    with stages.counted_flops() as forward:
+        y = layer(x)
+    with stages.counted_flops() as backward:
+        y.sum().backward()
+    assert forward.get_total_flops() == 2 * y.numel() * 9 * 6 // groups
+    assert backward.get_total_flops() == 2 * forward.get_total_flops()
 
 
 def test_a_bare_step_is_one_forward_and_backward_pass() -> None:

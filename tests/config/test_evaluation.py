@@ -25,8 +25,24 @@ def test_every_score_is_computed_by_default_and_can_be_chosen() -> None:
         ({"ensemble": []}, "at least 1 item"),
         ({"scores": []}, "at least 1 item"),
         ({"threshold_quantile": 1.0}, "less than 1"),
+        ({"objective": "latency"}, "the first objective chooses the best trial: one of auc, pauc, auc_pauc, mauc"),
+        ({"objective": ["size", "auc"]}, "size may follow"),
+        ({"objective": "f1"}, "expected one of auc, pauc, auc_pauc, mauc, or a list of at most three different ones"),
+        ({"objective": ["auc", "auc"]}, "at most three different ones"),
+        ({"objective": ["auc", "pauc", "latency", "size"]}, "at most three different ones"),
+        ({"objective": []}, "at most three different ones"),
+        ({"objective": {"auc": 1}}, "expected one of auc"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message) -> None:
     with pytest.raises(ValidationError, match=message):
         EvaluationConfig.model_validate(settings)
+
+
+def test_one_objective_or_several_of_which_the_first_ranks() -> None:
+    assert EvaluationConfig().objectives == ("auc_pauc",)
+    for given in ("mauc", ["mauc"]):
+        assert EvaluationConfig.model_validate({"objective": given}).objective == "mauc"
+    several = EvaluationConfig.model_validate({"objective": ["auc", "latency", "size"]})
+    assert several.objectives == ("auc", "latency", "size")
+    assert EvaluationConfig.model_validate(several.model_dump(mode="json")) == several

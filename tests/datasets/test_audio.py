@@ -89,6 +89,25 @@ def test_header_of_wav_is_libsndfiles(
 
 
 @PROPERTY
+@given(
+    samples=st.lists(st.integers(-32768, 32767), min_size=1, max_size=40),
+    channels=st.integers(1, 3),
+    wanted=st.integers(-1, 50),
+    container=st.sampled_from(["WAV", "WAVEX"]),
+)
+def test_sixteen_bit_samples_are_libsndfiles(
+    tmp_path: Path, samples: list[int], channels: int, wanted: int, container: str
+) -> None:
+    values = np.repeat(np.array(samples, np.int16)[:, None], channels, axis=1) // np.arange(1, channels + 1)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, values.astype(np.int16), 16000, format=container, subtype="PCM_16")
+    found, rate = audio.decode(path, wanted)
+    expected = soundfile.read(path, frames=wanted, dtype="float32", always_2d=True)[0]
+    assert (rate, found.dtype, found.shape) == (16000, np.float32, expected.shape)
+    np.testing.assert_array_equal(found, expected)
+
+
+@PROPERTY
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_file_cut_anywhere_is_an_error(tmp_path: Path, share: float) -> None:
     whole = riff([(b"fmt ", pcm_format(1, 16000, 16)), (b"LIST", b"abcd"), (b"data", bytes(range(1, 201)))])

@@ -206,7 +206,7 @@ def test_the_real_recordings() -> None:
     clips, problems = layouts.index(REAL, "dcase2020")
     assert problems == []
     assert len(clips) == 215
-    assert len({clip.class_name for clip in clips}) == 16
+    assert len({clip.group for clip in clips}) == 16
     assert [sum((c.split, c.label) == kind for c in clips) for kind in (("train", "normal"), ("test", "normal"))] == [
         91,
         57,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from asd_ray.datasets import dcase2022
-from asd_ray.datasets.side_files import read_attributes, read_labels
+from asd_ray.datasets.side_files import Fault, read_attributes, read_faults, read_labels
 from asd_ray.errors import AsdRayError
 
 
@@ -61,3 +61,14 @@ def test_attributes_of_all_sections(tmp_path: Path) -> None:
     (tmp_path / "attributes_00.csv").write_text("file_name,d1p,d1v\nfan/train/a.wav,m-n,W\n")
     (tmp_path / "attributes_01.csv").write_text("file_name,d1p,d1v,d2p,d2v,d3p,d3v\nb.wav,vel,21,pat,06,car,G2\n")
     assert read_attributes(tmp_path) == {"a": "m-n_W", "b": "vel_21_pat_06_car_G2"}
+
+
+def test_faults_are_read_from_the_sets_list(tmp_path: Path) -> None:
+    assert read_faults(tmp_path) == {}
+    (tmp_path / "faults.csv").write_text("path,machine,id,fault,band,severity\nfan/test/a.wav,fan,00,leak,high,0.4\n")
+    assert read_faults(tmp_path) == {"fan/test/a.wav": Fault("leak", "high", "0.4")}
+    (tmp_path / "faults.csv").write_text("path,fault\nfan/test/a.wav,leak\n")
+    assert read_faults(tmp_path) == {"fan/test/a.wav": Fault("leak", "", "")}
+    (tmp_path / "faults.csv").write_text("path,kind\nfan/test/a.wav,leak\n")
+    with pytest.raises(AsdRayError, match=r"faults\.csv, line 1: found the columns path, kind"):
+        read_faults(tmp_path)

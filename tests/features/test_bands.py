@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,9 +9,8 @@ from hypothesis import strategies as st
 from asd_ray import metrics
 from asd_ray.clips import Clip
 from asd_ray.config import FeatureConfig
-from asd_ray.errors import AsdRayError
+from asd_ray.datasets.side_files import Fault
 from asd_ray.features import bands, pictures
-from asd_ray.features.bands import Fault
 from asd_ray.features.spectra import Spectra
 
 FEATURES = FeatureConfig(n_mels=16)  # two filters per band
@@ -113,11 +110,7 @@ def test_equals_the_metrics_of_slowly_computed_scores(domains: bool) -> None:
                 if clip.split == "train":
                     continue
                 usual = np.mean(
-                    [
-                        x
-                        for c, x in zip(clips, levels, strict=True)
-                        if (c.class_name, c.split) == (clip.class_name, "train")
-                    ],
+                    [x for c, x in zip(clips, levels, strict=True) if (c.group, c.split) == (clip.group, "train")],
                     axis=0,
                 )
                 away = level - usual
@@ -212,14 +205,3 @@ def test_tables_have_a_row_per_machine_and_say_the_edges() -> None:
     assert "whole clip" not in bands.band_table(table, "shape_more")
     assert "8/8/8" in lines[2]
     assert "By kind of fault" not in bands.report(table, "set", synthetic=False)
-
-
-def test_faults_are_read_from_the_sets_list(tmp_path: Path) -> None:
-    assert bands.read_faults(tmp_path) == {}
-    (tmp_path / "faults.csv").write_text("path,machine,id,fault,band,severity\nfan/test/a.wav,fan,00,leak,high,0.4\n")
-    assert bands.read_faults(tmp_path) == {"fan/test/a.wav": Fault("leak", "high", "0.4")}
-    (tmp_path / "faults.csv").write_text("path,fault\nfan/test/a.wav,leak\n")
-    assert bands.read_faults(tmp_path) == {"fan/test/a.wav": Fault("leak", "", "")}
-    (tmp_path / "faults.csv").write_text("path,kind\nfan/test/a.wav,leak\n")
-    with pytest.raises(AsdRayError, match=r"faults\.csv, line 1: found the columns path, kind"):
-        bands.read_faults(tmp_path)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asd_ray.clips import Clip
-from asd_ray.features.batches import Batches, Blocks, CachedBatches, permutation
+from asd_ray.features.batches import Batches, Blocks, CachedBatches, class_numbers, group_numbers, permutation
 
 CLASSES = ["fan/00", "fan/02"]
 
@@ -62,9 +64,20 @@ def test_labels_are_those_of_the_clips() -> None:
     batches = cached(9, [4, 5])
     for batch in [*batches.shuffled(3, 0), *batches.in_order(4)]:
         clips = [batches.clips[int(number)] for number in batch.inputs["log_mel"][:, 0]]
-        expected = [CLASSES.index(clip.class_name) if clip.class_name in CLASSES else -1 for clip in clips]
+        expected = [CLASSES.index(clip.group) if clip.group in CLASSES else -1 for clip in clips]
         assert batch.labels.tolist() == expected
     assert -1 in batch.labels.tolist()
+
+
+def test_attributes_decide_the_class_of_training_clips_alone() -> None:
+    classes = ["fan/00", "fan/00/a", "fan/02/a"]
+    one = Clip("x.wav", "fan", "00", "train", "normal", attributes="a")
+    other, third, foreign = replace(one, attributes="b"), replace(one, id="02"), replace(one, id="04")
+    tests = [replace(clip, split="test", label="anomaly") for clip in (one, other, third, foreign)]
+    clips = [one, other, third, replace(third, attributes="b"), foreign, *tests]
+    assert class_numbers(clips, classes).tolist() == [1, 0, 2, -1, -1, 0, 0, -1, -1]
+    assert group_numbers(clips, classes).tolist() == [0, 0, 1, 1, -1, 0, 0, 1, -1]
+    assert CachedBatches(clips, {}, classes).labels.tolist() == class_numbers(clips, classes).tolist()
 
 
 @pytest.mark.parametrize("lengths", [None, [4, 6]])

@@ -12,7 +12,7 @@ from asd_ray.clips import Clip
 from asd_ray.config import FeatureConfig
 from asd_ray.datasets import layouts
 from asd_ray.errors import AsdRayError
-from asd_ray.features.extract import BATCH, Outcome, Recipe, make_shard, run_task, to_json
+from asd_ray.features.extract import BATCH, Extractor, Outcome, Recipe, make_shard, to_json
 from asd_ray.features.plan import ShardPlan, plan_shards
 from asd_ray.features.storage import Storage
 from asd_ray.features.store import clips_of, read_shard, settings_of, shard_summary
@@ -113,7 +113,7 @@ def test_a_task_reports_a_full_disk_as_one_sentence(recipe: Recipe, monkeypatch:
     full = recipe.root.parent / "full.part"
     full.symlink_to("/dev/full")
     row = {"work": to_json(plan(recipe), ("log_mel",), {})}
-    outcome = run_task(row, recipe)["outcome"]
+    outcome = Extractor(recipe)(row)["outcome"]
     assert "the disk is full" in outcome
     assert recipe.store.names() == set()
 
@@ -122,7 +122,8 @@ def test_work_survives_the_way_to_a_task(recipe: Recipe) -> None:
     shard = plan(recipe)
     odd = replace(shard.clips[0], attributes='ä "quoted"\n')
     shard = replace(shard, clips=(odd, *shard.clips[1:]))
-    outcome = run_task({"work": to_json(shard, ("log_mel",), {"log_mel": [None] * COUNT})}, recipe)["outcome"]
+    row = {"work": to_json(shard, ("log_mel",), {"log_mel": [None] * COUNT})}
+    outcome = Extractor(recipe)(row)["outcome"]
     name = next(name for name in recipe.store.names())
     assert name in outcome
     assert clips_of(read_shard(recipe.store, name)) == list(shard.clips)

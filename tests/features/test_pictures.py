@@ -10,7 +10,8 @@ from matplotlib.patches import Rectangle
 from asd_ray.clips import Clip
 from asd_ray.config import FeatureConfig
 from asd_ray.features import bands, pictures
-from asd_ray.features.spectra import Spectra, mel_points
+from asd_ray.features.mel_axis import mel_points
+from asd_ray.features.spectra import Spectra
 from asd_ray.features.views import View
 
 FEATURES = FeatureConfig(n_mels=32)

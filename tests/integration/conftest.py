@@ -62,11 +62,11 @@ def head() -> Iterator[Head]:
         threading.Thread(target=process.stdout.read, daemon=True).start()  # a full pipe would stop it
         yield Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}")
         processes = psutil.Process(process.pid).children(recursive=True)
-        process.terminate()
-        process.wait(SECONDS)
-    for left in processes:  # what has outlived its parent, if anything
+        process.kill()  # ended by its own rules, it would wait half a minute for actors that stay
+    for left in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             left.kill()
+    psutil.wait_procs(processes, timeout=SECONDS)
     shutil.rmtree(folder, ignore_errors=True)
 
 

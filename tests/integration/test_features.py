@@ -25,6 +25,7 @@ from asd_ray.datasets import audio, layouts
 from asd_ray.errors import AsdRayError
 from asd_ray.features import plan
 from asd_ray.features.build import build
+from asd_ray.features.extract import serial
 from asd_ray.features.log_mel import LogMel
 from asd_ray.features.read import Features, open_features
 from asd_ray.features.storage import Storage
@@ -110,6 +111,8 @@ def test_build_and_build_again(root: Path, tmp_path: Path) -> None:
     assert (built.decoded, built.reused, built.written, built.kept) == (157, 0, 3, 0)
     assert (seen[0], seen[-1]) == ((0, 157), (157, 157))
     assert read_manifest(store) == manifest
+    assert build(clips, root, tmp_path / "serial", FEATURES, tasks=serial) == built
+    assert contents(tmp_path / "serial") == contents(store)
 
     whole = collect([pq.read_table(path) for path in shard_paths(store, manifest, "train")], manifest.shape)
     waveform = audio.read(root / whole.clips[5].path, 16000, 0.5)

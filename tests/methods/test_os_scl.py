@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as nnf
 import yaml
-from os_scl_parts import CLASSES, clips, count, method, optimiser_of, stage_of, step
+from os_scl_parts import CLASSES, INFO, clips, count, method, optimiser_of, stage_of, step
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -256,6 +257,25 @@ def test_own_score_has_the_margin_on_the_own_class() -> None:
     plain = -logits.double().log_softmax(dim=1)
     assert scores[0] > plain[0, 0]
     assert method().own_score(z[:0], []).shape == (0,)
+
+
+def test_own_score_sums_over_the_classes_of_an_id() -> None:
+    """With the margin on each of them, in fp64 and one after the other."""
+    classes = ("fan/00", "fan/00/a", "pump/00/a", "fan/00/b", "fan/02")
+    built = method(info=replace(INFO, classes=classes), margin=0.7).eval()
+    z = nnf.normalize(torch.randn(6, 128), dim=1)
+    with torch.no_grad():
+        cosine = (z @ nnf.normalize(built.network.head.weight).T).double().tolist()
+        scores = built.own_score(z, ["fan/00", "pump/00", "fan/02", "fan/99", "fan/00", "pump/00"]).tolist()
+
+    def score(row: list[float], own: set[int]) -> float:
+        s = 30.0
+        powers = [math.exp(s * math.cos(math.acos(c) + (0.7 if j in own else 0))) for j, c in enumerate(row)]
+        return math.log(sum(powers) / sum(powers[j] for j in own))
+
+    groups = [{0, 1, 3}, {2}, {4}]
+    for row, tried, found in zip(cosine, [[0], [1], [2], [0, 1, 2], [0], [1]], scores, strict=True):
+        assert found == pytest.approx(min(score(row, groups[number]) for number in tried), rel=1e-3)
 
 
 def test_without_margin_own_score_is_classification() -> None:

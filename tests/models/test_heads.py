@@ -58,6 +58,15 @@ def test_no_margin_without_labels() -> None:
     assert (plain[own] > trained[own]).all()
 
 
+def test_several_classes_can_have_the_margin() -> None:
+    head, x, labels = ArcFaceHead(8, 5), torch.randn(6, 8), torch.arange(6) % 5
+    own = nnf.one_hot(labels, 5).bool()
+    assert torch.equal(head(x, own), head(x, labels))
+    every = torch.stack([head(x, torch.full((6,), label))[:, label] for label in range(5)], dim=1)
+    own[:, 2] = True
+    torch.testing.assert_close(head(x, own), torch.where(own, every, head(x)))
+
+
 def test_gradient_is_finite_at_the_ends_of_the_cosine() -> None:
     head = ArcFaceHead(2, 2, margin=0.4)
     at_angles(head, torch.tensor([0.0, math.pi, math.pi - 0.4])).sum().backward()

@@ -4,9 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from asd_ray.errors import AsdRayError
-from asd_ray.scoring import Embedded, domain_codes
+from asd_ray.scoring import Embedded, domain_codes, group_logits
 
 
 def embedded(label, **changed) -> Embedded:
@@ -45,3 +46,22 @@ def test_arrays_must_fit_together() -> None:
         embedded([0, 1], embedding=np.ones((1, 4), np.float32))
     with pytest.raises(AsdRayError, match=r"and domains, .* and \(3,\)"):
         embedded([0, 1], domain=np.zeros(3, np.int64))
+    with pytest.raises(AsdRayError, match=r"2 labels need as many learned classes, found the shape \(3,\)"):
+        embedded([0, 1], learned=np.zeros(3, np.int64))
+
+
+def test_clips_are_learned_as_their_groups_unless_it_is_said() -> None:
+    assert embedded([0, 2]).learned.tolist() == [0, 2]
+    assert embedded([0, 2], learned=np.array([5, 7])).learned.tolist() == [5, 7]
+
+
+def test_p_of_a_group_is_the_sum_over_its_classes() -> None:
+    classes = ["fan/00", "fan/00/a", "pump/00/a", "fan/00/b", "pump/01"]
+    logits = 5 * torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    p = logits.double().softmax(dim=1)
+    expected = torch.stack([p[:, 0] + p[:, 1] + p[:, 3], p[:, 2], p[:, 4]], dim=1)
+    of_groups = group_logits(logits, classes)
+    torch.testing.assert_close(of_groups.double().softmax(dim=1), expected, rtol=1e-5, atol=1e-12)
+    assert torch.equal(of_groups[:, 1:], logits[:, [2, 4]])
+    assert torch.equal(group_logits(logits, ["a/0", "b/0", "a/1", "c/0", "d/0"]), logits)
+    assert group_logits(logits[:0], classes).shape == (0, 3)

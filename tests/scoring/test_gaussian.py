@@ -66,6 +66,47 @@ def test_mahalanobis_equals_the_slow_reference(seed):
     np.testing.assert_allclose(shared.mahalanobis_leave_one_out(train, label), left_out, rtol=1e-6)
 
 
+def slow_closest(train, label, learned, x, own, skip=-1) -> float:
+    """Distance to the closest class mean of the own group, or of all if the group has none."""
+    train, numbers = train.astype(float), np.arange(len(train))
+    centred = np.stack([train[i] - train[learned == learned[i]].mean(axis=0) for i in numbers])
+    covariance, _ = sklearn.covariance.ledoit_wolf(centred, assume_centered=True)
+    covariance += 1e-6 * np.trace(centred.T @ centred / len(train)) / len(covariance) * np.eye(len(covariance))
+    inverse = np.linalg.inv(covariance)
+    found = []  # (of the own group, distance)
+    for number in set(learned.tolist()):
+        members = (learned == number) & (numbers != skip)
+        if members.any():
+            away = x - train[members].mean(axis=0)
+            found.append((label[members][0] == own, math.sqrt(away @ inverse @ away)))
+    return min([distance for of_own, distance in found if of_own] or [distance for _, distance in found])
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 2**32 - 1))
+def test_mahalanobis_of_several_classes_is_to_the_closest_of_the_group(seed):
+    train, learned, queries, _ = some_clips(seed, counts=(9, 30, 12, 2, 1, 1))
+    label = np.array([0, 1, 0, 1, 0, 2])[learned]
+    own = np.random.default_rng(seed).integers(-1, 3, size=len(queries))
+    shared = SharedGaussian.fit(train, label, learned)
+    expected = [slow_closest(train, label, learned, x, y) for x, y in zip(queries, own, strict=True)]
+    np.testing.assert_allclose(shared.mahalanobis(queries, own), expected, rtol=1e-6)
+    left_out = [slow_closest(train, label, learned, x, label[i], skip=i) for i, x in enumerate(train)]
+    found = shared.mahalanobis_leave_one_out(train, label, learned)
+    np.testing.assert_allclose(found, left_out, rtol=1e-6)
+
+
+def test_a_gap_between_the_classes_of_a_group_is_anomalous() -> None:
+    rng = np.random.default_rng(7)
+    learned = np.arange(200) % 2
+    train = (np.array([[-10.0, 0], [10, 0]])[learned] + rng.normal(size=(200, 2))).astype(np.float32)
+    label, between, at_one = np.zeros(200, dtype=int), np.zeros((1, 2), np.float32), np.array([[10, 0]], np.float32)
+    zero = np.zeros(1, dtype=int)
+    fine, coarse = SharedGaussian.fit(train, label, learned), SharedGaussian.fit(train, label)
+    assert fine.mahalanobis(between, zero) > 9 > 1 > fine.mahalanobis(at_one, zero)
+    assert coarse.mahalanobis(between, zero) < coarse.mahalanobis(at_one, zero)
+
+
 def test_whitened_clips_have_the_unit_covariance_that_normal_clips_are_given() -> None:
     rng = np.random.default_rng(0)
     label = np.arange(20_000) % 3

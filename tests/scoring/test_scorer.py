@@ -86,6 +86,32 @@ def test_scores_are_those_of_their_modules_and_the_slow_references(seed, labels)
     np.testing.assert_allclose(scores["ensemble"], expected, rtol=1e-9, atol=1e-9)
 
 
+def test_finer_classes_change_mahalanobis_alone() -> None:
+    """Logits are a group's already; all other scores see the group's clips, however they were learned."""
+    rng = np.random.default_rng(11)
+    label = np.array([0] * 20 + [1] * 25 + [2] * 3)
+    train, test = embedded(rng, label, classes=3, domains=True), embedded(rng, [-1, 0, 1, 2] * 3, classes=3)
+    learned = np.array([0, 1] * 10 + [2, 3, 4, 5, 6] * 5 + [7] * 3)
+    config = EvaluationConfig(ensemble=("classification", "knn", "gmm", "local_density"))
+    for dims in (2, 128):
+        coarse, fine, same = (
+            Scorer(replace(train, learned=classes), config.model_copy(update={"gmm_dims": dims}))
+            for classes in (label, learned, np.array([5, 3, 1])[label])
+        )
+        for found, finer, renamed in (
+            (coarse.score(test), fine.score(test), same.score(replace(test, learned=test.label + 7))),
+            (coarse.score_train(), fine.score_train(), same.score_train()),
+        ):
+            differing = {kind for kind in scoring.KINDS if not np.array_equal(found[kind], finer[kind])}
+            assert differing == {"mahalanobis"}
+            for kind in scoring.KINDS:
+                np.testing.assert_allclose(found[kind], renamed[kind], rtol=1e-9)
+    gaussian = SharedGaussian.fit(train.embedding, label, learned)
+    np.testing.assert_array_equal(fine.score(test)["mahalanobis"], gaussian.mahalanobis(test.embedding, test.label))
+    left_out = gaussian.mahalanobis_leave_one_out(train.embedding, label, learned)
+    np.testing.assert_array_equal(fine.score_train()["mahalanobis"], left_out)
+
+
 def test_settings_reach_their_scores() -> None:
     rng = np.random.default_rng(0)
     train, test = embedded(rng, [0, 1] * 30, domains=True), embedded(rng, [0, 1, 1])
@@ -213,7 +239,7 @@ def test_errors_say_what_is_wrong() -> None:
     good = embedded(rng, [0, 1])
     with pytest.raises(AsdRayError, match="no training clips"):
         Scorer(embedded(rng, []), EvaluationConfig())
-    with pytest.raises(AsdRayError, match="class -1"):
+    with pytest.raises(AsdRayError, match="label -1"):
         Scorer(embedded(rng, [0, -1]), EvaluationConfig())
     with pytest.raises(ConfigError, match=r"expected one of own, .*, ensemble; found 'mean'"):
         scoring.score_all(good, good, EvaluationConfig(), ["mean"])  # type: ignore[list-item]

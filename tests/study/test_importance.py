@@ -58,7 +58,25 @@ def test_too_few_trials_and_nothing_to_explain_are_said() -> None:
     assert importance(trials_of(20), [], {}).shares == {}
 
 
-def test_constant_and_conditional_keys_are_left_out_and_warm_starts_may_lie_outside() -> None:
+def test_a_key_under_a_condition_counts_once_there_are_trials_enough() -> None:
+    space = {**SPACE, "method.size": {"logint": [32, 512], "when": {"method.kind": "a"}}}
+
+    def conditional(n: int) -> pd.DataFrame:
+        trials = trials_of(n)
+        size = trials["method.size"].where(trials["method.kind"] == "a")
+        # Where it is drawn the objective is its alone.
+        return trials.assign(**{"method.size": size}, objective=trials["objective"].where(size.isna(), size / 512))
+
+    found = importance(conditional(120), list(space), space)
+    assert found.how == "PED-ANOVA"
+    assert set(found.shares) == set(space)
+    assert found.shares["method.size"] > found.shares["method.alpha"]
+    few = importance(conditional(40), list(space), space)
+    assert few.how == "fANOVA, without method.size, which not every trial has"
+    assert set(few.shares) == {"method.alpha", "method.kind"}
+
+
+def test_constant_and_incomplete_keys_are_left_out_and_warm_starts_may_lie_outside() -> None:
     trials = trials_of(40)
     trials["method.size"] = 64
     trials.loc[3, "method.kind"] = None

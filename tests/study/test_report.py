@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 from made_study import Page, make_study
 
+from asd_ray.bench.stub_study import write_study
 from asd_ray.errors import AsdRayError
 from asd_ray.study import notes, report, tables
 from asd_ray.study.findings import Findings
+from asd_ray.study.results import write_results
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +231,53 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     (folder / "trials.parquet").unlink()
     with pytest.raises(AsdRayError, match=r"trials.parquet: there is no such file"):
         report.write_summary(folder)
+
+
+def with_gaps(trials: pd.DataFrame) -> pd.DataFrame:
+    """A conditional key, searched features, a key that only one trial has, and one of mixed kinds."""
+    mlp = (trials["method.pretrain.projection"] == "mlp").to_numpy()
+    odd = np.arange(len(trials)) % 2 == 1
+    mixed = [("a", 1, None, True)[n % 4] for n in range(len(trials))]
+    keys = {"method.pretrain.queue_size": np.where(mlp, trials["method.pretrain.queue_size"], np.nan)}
+    keys |= {"features.n_mels": np.where(odd, 64, 128), "features.log": np.where(odd, "db", None)}
+    keys |= {"method.rare": [0.5] + [np.nan] * (len(trials) - 1), "method.mixed": pd.Series(mixed, dtype=object)}
+    return trials.assign(**keys)
+
+
+CHANGES = {
+    "values that some trials lack": with_gaps,
+    "no trial complete": lambda trials: trials.assign(status="failed", objective=np.nan),
+    "all others pruned": lambda trials: trials.assign(
+        status=np.where(trials["trial"] == 0, "complete", "pruned"),
+        objective=trials["objective"].where(trials["trial"] == 0),
+    ),
+    "no default": lambda trials: trials[trials["trial"] != 0],
+    "one trial": lambda trials: trials[trials["trial"] == 1],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_every_study_has_a_report_and_none_says_nan(tmp_path, change):
+    folder = make_study(tmp_path / "study", trials=16, clips=6)
+    trials = change(tables.read_table(folder / "trials.parquet")).assign(reason="gone")
+    tables.write_table(folder / "trials.parquet", trials)
+    for name in ("results", "history"):
+        frame = tables.read_table(folder / f"{name}.parquet")
+        complete = trials.loc[trials["status"] == "complete", "trial"]
+        tables.write_table(folder / f"{name}.parquet", frame[frame["trial"].isin(complete)])
+    summary, html = report.write_summary(folder), report.write_report(folder)
+    latex = (folder / "tables" / "results.tex").read_text(encoding="utf-8")
+    shown = [summary.read_text(encoding="utf-8"), Page(html.read_text(encoding="utf-8")).words, latex]
+    for text in (*shown, report.terminal_table(folder)):
+        assert not re.search(r"\bnan\b|\bNone\b|<NA>|[-−]0\.00\b", text)
+
+
+def test_the_page_of_hundreds_of_trials_can_be_mailed(tmp_path):
+    folder = write_study(tmp_path / "study", 80)
+    outcome = write_results(folder, folder.study())
+    assert (outcome.complete, outcome.pruned, outcome.failed) == (64, 14, 2)
+    page = Page(outcome.report.read_text(encoding="utf-8"))
+    assert len(page.table("rank", "trial")) == 64
+    assert page.table("trial", "reason")[0][1].startswith("stopped by the scheduler after epoch 4")
+    assert sum(tag == "polyline" for tag, _ in page.tags) == 64
+    assert outcome.report.stat().st_size < 1_000_000

@@ -14,7 +14,7 @@ from PIL import Image
 from asd_ray import metrics
 from asd_ray.clips import Clip
 from asd_ray.config import FeatureConfig
-from asd_ray.features.bands import Fault
+from asd_ray.datasets.side_files import Fault
 from asd_ray.features.store import Manifest, Shard, settings_of, write_manifest, write_shard
 from asd_ray.study import report, tables
 from asd_ray.study.report import curves, detection, mistakes, parallel, search
@@ -69,10 +69,12 @@ def test_parallel_coordinates_tell_every_complete_trial() -> None:
     assert "&lt;c&gt;" in text
     assert "<c>" not in text
     points = {title: points for points, title in re.findall(r'points="(.*?)"><title>(trial \d+)', text)}
-    assert len(points["trial 4"].split()) == 2
-    assert len(points["trial 5"].split()) == 3
+    assert {len(at.split()) for at in points.values()} == {3}
+    below = float(points["trial 4"].split()[0].split(",")[1])  # it has no value of this key
+    assert below > parallel.HEIGHT - parallel.BOTTOM
+    assert text.count(f'y="{below + 4:.1f}">–</text>') == 1
     assert float(points["trial 3"].split()[0].split(",")[1]) == pytest.approx(
-        parallel.HEIGHT - parallel.BOTTOM - trials["m.a"][3] * 270, abs=0.1
+        parallel.HEIGHT - parallel.BOTTOM - trials["m.a"][3] * 252, abs=0.1
     )
 
 
@@ -151,7 +153,9 @@ def test_scores_are_standardised_by_the_normal_clips_of_the_own_id() -> None:
         assert normal.std() == pytest.approx(1)
     assert np.isnan(detection.standardised(clips.assign(score=1.0))).all()
     assert detection.histogram("pump", clips.assign(score=1.0)) is None
-    assert "anomalous" in (detection.histogram("pump", clips) or "")
+    drawn = detection.histogram("pump", clips) or ""
+    assert "var(--muted)" in drawn
+    assert "var(--bad)" in drawn
 
 
 # --- Mistakes --------------------------------------------------------------------------------------------------------

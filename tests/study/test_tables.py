@@ -189,3 +189,31 @@ def test_numbers_as_text():
     assert [tables.plain(value) for value in values] == [
         *("4096", "4096", "0.0009", "0.1235", "True", "mlp", "–", "–", "65536")
     ]
+
+
+@pytest.mark.parametrize("value", [-0.0, -1e-9, 0.0, 1e-9])
+def test_there_is_no_negative_zero(value: float) -> None:
+    assert tables.percent(value) == "0.00"
+    assert tables.signed(value) == "+0.00"
+    assert tables.signed(value, 1, 1) == "+0.0"
+    assert tables.interval(value, 0.5) == "0.00–50.00"
+    assert tables.plain(-0.0) == "0"
+
+
+def test_files_below_each_other_have_the_key_of_their_file(tmp_path):
+    frames = {
+        3: pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5]}),
+        4: pd.DataFrame({"epoch": [1], "loss": [2], "knn_auc": [0.6]}),  # a column more, and whole numbers
+        5: pd.DataFrame(),
+    }
+    for number, frame in frames.items():
+        tables.write_table(tmp_path / f"{number}.parquet", frame)
+    paths = {number: tmp_path / f"{number}.parquet" for number in (3, 4, 5, 6)}  # there is no 6
+    together = tables.read_tables(paths, "trial")
+    assert together["trial"].tolist() == [3, 3, 4]
+    assert together["loss"].tolist() == [1.0, 0.5, 2.0]
+    assert together["knn_auc"].isna().tolist() == [True, True, False]
+    assert tables.read_tables({}, "trial").empty
+    (tmp_path / "7.parquet").write_text("no table")
+    with pytest.raises(AsdRayError, match=r"7\.parquet: not a readable parquet file"):
+        tables.read_tables({7: tmp_path / "7.parquet"}, "trial")

@@ -212,8 +212,37 @@ def test_probes_come_every_so_many_epochs_and_at_the_end() -> None:
 
 def test_what_follows_a_stage_is_called_once_it_is_trained() -> None:
     method, names = fresh(), []
-    train(method, source, 1, Memory(), after=lambda stage: names.append((stage.name, int(stage.steps))))
-    assert names == [("first", 6), ("second", 4)]
+    train(
+        method, source, 1, Memory(), after=lambda stage, rows: names.append((stage.name, int(stage.steps), len(rows)))
+    )
+    assert names == [("first", 6, 3), ("second", 4, 2)]
+
+
+def test_a_stage_that_is_recalled_is_not_trained_and_told_as_if_it_was() -> None:
+    method, told, after = fresh(), [], []
+    rows = [{"stage": "first", "epoch": 1, "loss": 0.5, "recalled": True}]
+    history = train(
+        method,
+        source,
+        1,
+        Memory(),
+        report=told.append,
+        recall=lambda stage: rows if stage.name == "first" else None,
+        after=lambda stage, metrics: after.append((stage.name, metrics == rows)),
+    )
+    assert not method.parts[0].seen
+    assert told == history
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert after == [("first", True), ("second", False)]
+
+
+def test_a_resumed_stage_is_not_recalled() -> None:
+    first = Memory(stop=4)  # within the second stage
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh(), source, 1, first)
+    asked = []
+    train(fresh(), source, 1, Memory(first.states[-1]), recall=lambda stage: asked.append(stage.name))
+    assert not asked
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_with_its_name() -> None:

@@ -67,7 +67,8 @@ def _figure(history: pd.DataFrame, title: str, metric: str, best: int | None, pr
     lines = dict(zip(trials, np.split(points[["epoch", metric]].to_numpy(np.float64), starts[1:]), strict=True))
     sparse = [line for trial, line in lines.items() if len(line) < max(2, epochs_of[trial])]
     many = len(lines) > MOST_LINES
-    look: dict[str, Any] = {"alpha": 0.3 if many else 0.45, "rasterized": many, "zorder": 2}
+    alpha = 0.3 * (MOST_LINES / len(lines)) ** 0.5 if many else 0.45
+    look: dict[str, Any] = {"alpha": alpha, "rasterized": many, "zorder": 2}
     look["color"] = _GREY if many else C["muted"]
 
     def draw(axes: Axes) -> None:

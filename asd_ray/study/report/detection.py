@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from sklearn.metrics import roc_curve
 
+from asd_ray.metrics.areas import roc as curve_of
 from asd_ray.metrics.rows import is_anomaly
 from asd_ray.study.estimates import OVERALL, Estimate, machines_of
 from asd_ray.study.report.svg import C, svg
@@ -119,8 +119,8 @@ def mean_roc(runs: Sequence[pd.DataFrame], machine: str) -> Floats | None:
         for _, clips in run[run["machine"] == machine].groupby("id"):
             y = is_anomaly(clips)
             if y.any() and not y.all():
-                fpr, tpr, _ = roc_curve(y, clips["score"], drop_intermediate=False)
-                curves.append(np.interp(GRID, fpr, tpr))
+                fpr, tpr = curve_of(y, clips["score"].to_numpy(np.float64))
+                curves.append(np.interp(GRID, fpr[:, 0], tpr[:, 0]))
                 curves[-1][0] = 0.0
     return np.mean(curves, axis=0) if curves else None
 
@@ -135,12 +135,11 @@ def histogram(machine: str, run: pd.DataFrame) -> str | None:
     edges = np.linspace(-3.0, max(4.0, min(12.0, float(np.quantile(z, 0.95)))), 25)
 
     def draw(axes: Axes) -> None:
-        for of, colour, label in ((~y, "muted", "normal"), (y, "bad", "anomalous")):
+        for of, colour in ((~y, "muted"), (y, "bad")):
             counts, _ = np.histogram(np.clip(z[of], edges[0], edges[-1]), edges)
-            axes.stairs(100 * counts / max(1, of.sum()), edges, fill=True, color=C[colour], alpha=0.45, label=label)
+            axes.stairs(100 * counts / max(1, of.sum()), edges, fill=True, color=C[colour], alpha=0.45)
         axes.set(xlabel="score (standard deviations)", ylabel="clips (%)", xlim=(edges[0], edges[-1]))
         axes.set_title(machine, loc="left", fontsize=12, color=C["ink"])
-        axes.legend(loc="upper right", handlelength=1, fontsize=11)
 
     return svg(f"scores of {machine}", draw, (300, 240), top=30)
 

@@ -23,13 +23,16 @@ from PIL import Image
 
 from asd_ray import metrics
 from asd_ray.config import FeatureConfig
+from asd_ray.datasets.side_files import Fault, read_faults
 from asd_ray.errors import AsdRayError
+from asd_ray.features.mel_axis import TICKS, mel_position
 from asd_ray.features.storage import Storage
 from asd_ray.features.store import COLUMNS, Manifest, joined, read_manifest, read_shard, views
 from asd_ray.metrics.rows import is_anomaly
 from asd_ray.study.report.detection import standardised
 from asd_ray.study.report.svg import svg
 from asd_ray.study.scored import Runs
+from asd_ray.study.tables import signed
 
 MOST = 4
 """Clips that are shown of each kind."""
@@ -62,11 +65,11 @@ class Mistake:
         kind = f" ({self.fault.replace('_', ' ')})" if self.fault else ""
         return (
             f"{self.machine} {self.id}, {'anomaly' if self.label == 'anomaly' else 'normal'}{kind}: scored {than} "
-            f"{self.beyond:.0%} of the {others} clips; {self.z:+.1f} standard deviations".replace("-", "−")
+            f"{self.beyond:.0%} of the {others} clips; {signed(self.z, 1, 1)} standard deviations"
         )
 
 
-def worst(clips: pd.DataFrame, label: str, faults: Mapping[str, Any], most: int = MOST) -> list[Mistake]:
+def worst(clips: pd.DataFrame, label: str, faults: Mapping[str, Fault], most: int = MOST) -> list[Mistake]:
     """The worst false alarms (``normal``) or misses (``anomaly``), at most one per ID.
 
     Scores of different IDs are not comparable. What a clip costs its ID's AUC is the share of the other label's clips
@@ -162,9 +165,6 @@ def _log_mel(storage: Storage, manifest: Manifest, paths: Iterable[str]) -> dict
 
 
 def _spectrogram(path: str, image: NDArray[np.float32], features: FeatureConfig, colours: tuple[float, float]) -> str:
-    from asd_ray.features.pictures import TICKS  # they import torch: 1 s that a report without these pictures saves
-    from asd_ray.features.spectra import mel_position
-
     bands, frames = image.shape
 
     def draw(axes: Axes) -> None:
@@ -194,18 +194,14 @@ def _png(image: NDArray[np.float32], colours: tuple[float, float]) -> str:
 # --- Faults ----------------------------------------------------------------------------------------------------------
 
 
-def data_faults(study_dir: Path, study: Mapping[str, Any]) -> dict[str, Any]:
-    """Path -> :class:`asd_ray.features.bands.Fault`, from ``faults.csv`` of the data set, if it is on this machine."""
+def data_faults(study_dir: Path, study: Mapping[str, Any]) -> dict[str, Fault]:
+    """Path -> its fault, from ``faults.csv`` of the data set, if it is on this machine."""
     root = (study.get("data") or {}).get("root")
     folder = Path(root).expanduser() if root else study_dir / "data"
-    if not (folder / "faults.csv").is_file():
-        return {}
-    from asd_ray.features.bands import read_faults  # imports torch
-
-    return dict(read_faults(folder))
+    return read_faults(folder)
 
 
-def fault_table(systems: Mapping[str, Runs], faults: Mapping[str, Any], max_fpr: float) -> pd.DataFrame:
+def fault_table(systems: Mapping[str, Runs], faults: Mapping[str, Fault], max_fpr: float) -> pd.DataFrame:
     """AUC of the systems by machine and kind of fault, and by machine and band: all normal clips against that kind.
 
     Args:
@@ -222,12 +218,16 @@ def fault_table(systems: Mapping[str, Runs], faults: Mapping[str, Any], max_fpr:
         for system, runs in systems.items():
             for run in runs:
                 told = run["path"].map(names)
+                parts: list[pd.DataFrame] = []
+                of: list[tuple[Any, str, int]] = []
                 for machine, clips in run.groupby("machine"):
                     for name in sorted(set(told[clips.index].dropna())):
                         chosen = clips[~is_anomaly(clips) | (told[clips.index] == name).to_numpy()]
-                        mean = metrics.per_machine(metrics.per_id(chosen, max_fpr)).iloc[0]
-                        n = int(is_anomaly(chosen).sum())
-                        rows.append((what, machine, name, n, system, mean["auc"]))
+                        parts.append(chosen.assign(machine=f"{len(of):06d}"))  # one call for all: pandas is slow
+                        of.append((machine, name, int(is_anomaly(chosen).sum())))
+                if parts:
+                    means = metrics.per_machine(metrics.per_id(pd.concat(parts), max_fpr), ())
+                    rows += [(what, *who, system, auc) for who, auc in zip(of, means["auc"], strict=True)]
     table = pd.DataFrame(rows, columns=["what", "machine", "name", "n_anomaly", "system", "auc"])
     means = table.groupby(["machine", "what", "name", "n_anomaly", "system"])["auc"].mean().unstack("system")
     return means.reset_index().sort_values(

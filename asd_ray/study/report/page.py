@@ -19,7 +19,7 @@ from asd_ray.study import notes
 from asd_ray.study.findings import DEFAULT, LABELS, Findings
 from asd_ray.study.importance import FEWEST, Importance, importance
 from asd_ray.study.live import format_seconds
-from asd_ray.study.report import curves, detection, mistakes, parallel, results, search
+from asd_ray.study.report import curves, detection, mistakes, parallel, pareto, results, search
 from asd_ray.study.report.summary import latex, markdown
 from asd_ray.study.tables import (
     SYSTEMS,
@@ -50,6 +50,7 @@ def write_report(study_dir: Path, findings: Findings | None = None) -> Path:
     page = template("report.html.j2").render(
         findings=findings,
         notes=notes,
+        pareto=pareto,
         results=results,
         systems={name: LABELS[name] for name in SYSTEMS},
         environment_text=json.dumps(findings.environment, indent=2, ensure_ascii=False),
@@ -94,7 +95,7 @@ def _search(findings: Findings) -> dict[str, Any]:
     trials, best = findings.trials, findings.best
     space = (findings.study.get("search") or {}).get("space") or {}
     figures: dict[str, Any] = {"objective": "", "slices": [], "contours": [], "parallel": "", "bars": ""}
-    figures["importance"] = Importance({})
+    figures["importance"], figures["front"], figures["scatter"] = Importance({}), pareto.front(findings), ""
     figures["curves"] = {
         stage: {group: [Markup(figure) for figure in members] for group, members in groups.items()}
         for stage, groups in curves.learning_curves(findings.history, trials, best).items()
@@ -102,11 +103,14 @@ def _search(findings: Findings) -> dict[str, Any]:
     if trials.empty or trials["objective"].isna().all():
         return figures
     figures["objective"] = Markup(search.objective_over_trials(trials, best))
+    if figures["front"] is not None:
+        figures["scatter"] = Markup(pareto.scatter(trials, best))
     keys = [key for key in findings.keys if trials[key].notna().any()]
     figures["slices"] = [Markup(search.slice_of(trials, key, space, best)) for key in keys]
     figures["importance"] = found = importance(trials, keys, space)
     if found.shares:
         figures["bars"] = Markup(search.importance_bars(found.shares, findings.keys))
+        figures["left_out"] = [name for key, name in findings.keys.items() if key not in found.shares]
     if len(findings.complete) > 1 and keys:
         short = {key: findings.keys[key] for key in keys}
         figures["parallel"] = Markup(parallel.parallel_coordinates(trials, short, space, best))

@@ -140,17 +140,19 @@ def _points(axes: Axes, trials: pd.DataFrame, x: Floats, best: int | None, at: F
     y = 100 * np.asarray(trials["objective"], dtype=np.float64) if at is None else at
     status, number = trials["status"].to_numpy(), trials["trial"].to_numpy()
     complete = status == "complete"
-    smaller = 1 / (1 + len(trials) / 200)
-    for chosen, marker, size, colour, label in (
-        (status == "pruned", "v", 36 * smaller, "muted", "pruned"),
-        (complete & (number != 0) & (number != best), "o", 40 * smaller, "muted", "trial"),
-        (complete & (number == 0) & (number != best), "D", 48, "default", "default"),
-        (complete & (number == best), "o", 80, "accent", "best"),
+    smaller = max(0.5, 1 / (1 + len(trials) / 200))
+    alpha = min(1.0, max(0.45, (100 / len(trials)) ** 0.5))
+    for chosen, marker, size, colour, label, opacity in (
+        (status == "pruned", "v", 36 * smaller, "muted", "pruned", alpha),
+        (complete & (number != 0) & (number != best), "o", 40 * smaller, "muted", "trial", alpha),
+        (complete & (number == 0) & (number != best), "D", 48, "default", "default", 1.0),
+        (complete & (number == best), "o", 80, "accent", "best", 1.0),
     ):
         chosen = chosen & np.isfinite(x) & np.isfinite(y)
         if chosen.any():
-            look: dict[str, Any] = {"marker": marker, "s": size, "color": C[colour], "edgecolors": C["card"]}
-            axes.scatter(x[chosen], y[chosen], linewidths=0.8, label=label, zorder=3, **look)
+            look: dict[str, Any] = {"marker": marker, "s": size, "color": C[colour], "alpha": opacity}
+            edge = {"edgecolors": C["card"], "linewidths": 0.8} if opacity == 1 else {"linewidths": 0}
+            axes.scatter(x[chosen], y[chosen], label=label, zorder=3, **look, **edge)
 
 
 def _triangles(x: Floats, y: Floats) -> Triangulation | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from asd_ray.files import write_text
 from asd_ray.study import notes
 from asd_ray.study.findings import Findings
-from asd_ray.study.report import results
+from asd_ray.study.report import pareto, results
 from asd_ray.study.report.text import Table, cell
 from asd_ray.study.tables import SYSTEMS, plain
 
@@ -47,6 +47,8 @@ def write_summary(study_dir: Path, findings: Findings | None = None) -> Path:
         ]
     if len(findings.seeds):
         parts += [f"## Seeds{of}", results.seeds(findings).markdown()]
+    if (front := pareto.front(findings)) is not None:
+        parts += [f"## Pareto front{of}", pareto.note(findings), front.markdown()]
     if len(findings.complete):
         parts += [f"## Trials{of}", results.trials(findings).markdown()]
     if len(findings.unranked):

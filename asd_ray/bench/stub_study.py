@@ -1,0 +1,191 @@
+"""Study folders whose trials only pretend to have trained: what a trial leaves, without what it takes.
+
+A trial has the scores of one of a few detectors that are made beforehand, the better the nearer its values are to a
+point that a search does not know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from asd_ray import metrics
+from asd_ray.clips import stable_hash
+from asd_ray.config import StudyConfig
+from asd_ray.evaluation import objective
+from asd_ray.study import tables
+from asd_ray.study.folder import StudyFolder, TrialRecord
+from asd_ray.study_file import parse_study
+
+MACHINES, IDS, CLIPS = ("ToyCar", "ToyConveyor", "fan", "pump", "slider", "valve"), ("00", "02"), 100
+KINDS = ("classification", "knn", "local_density", "mahalanobis", "gmm", "ensemble")
+DETECTORS = 20
+FAIL_EVERY = 40
+"""One trial in so many fails, as one whose loss is not a number does."""
+BEST = {
+    "method.pretrain.alpha": 0.35,
+    "method.pretrain.momentum": 0.98,
+    "method.pretrain.queue_size": 2048.0,
+    "method.pretrain.temperature": 0.1,
+}
+STUDY = {
+    "name": "simulation",
+    "data": {"layout": "synthetic"},
+    "method": {"name": "sia_moco", "pretrain": {"epochs": 12, "probe_every": 2}, "finetune": {"epochs": 8}},
+    "search": {
+        "space": {
+            "method.pretrain.alpha": {"uniform": [0.1, 0.6]},
+            "method.pretrain.momentum": {"uniform": [0.9, 0.999]},
+            "method.pretrain.queue_size": {"logint": [256, 16384]},
+            "method.pretrain.temperature": {"loguniform": [0.02, 0.5]},
+        },
+        "scheduler": "asha",
+        "grace_epochs": 4,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Detectors:
+    """Scored clips of detectors of rising strength, and what they come to.
+
+    12 machines x IDs with 100 normal and 100 anomalous clips each, half of them to select.
+    """
+
+    scored: tuple[pd.DataFrame, ...]
+    results: tuple[list[dict[str, Any]], ...]
+    objectives: tuple[float, ...]
+
+    @classmethod
+    def make(cls) -> Detectors:
+        rng = np.random.default_rng(0)
+        identity = [
+            (f"{machine}/test/{label}_id_{number}_{clip:08d}.wav", machine, number, "none", label, split)
+            for machine in MACHINES
+            for number in IDS
+            for label in ("normal", "anomaly")
+            for clip in range(CLIPS)
+            for split in (metrics.SPLITS[clip % 2],)
+        ]
+        clips = pd.DataFrame(identity, columns=["path", "machine", "id", "domain", "label", "split"])
+        anomalous = (clips["label"] == "anomaly").to_numpy()
+        scored, results, objectives = [], [], []
+        for strength in np.linspace(0.2, 2.0, DETECTORS):
+            own = {
+                kind: rng.normal(strength * anomalous * (1.0 if kind == "knn" else rng.uniform(0.7, 1.0)), 1.0)
+                for kind in KINDS
+            }
+            table = clips.assign(**own, score=own["knn"], decision=(own["knn"] > 1.3).astype(np.int64))
+            rows = metrics.per_id(table)
+            scored.append(table)
+            results.append([{str(key): value for key, value in row.items()} for row in rows.to_dict("records")])
+            objectives.append(objective(rows, "auc_pauc") or 0.0)
+        return cls(tuple(scored), tuple(results), tuple(objectives))
+
+    def of(self, number: int, values: Mapping[str, Any]) -> int:
+        """Which of the detectors a trial with these values is, with some luck."""
+        distance = [abs(math.log(float(values[key]) / best)) for key, best in BEST.items()]
+        luck = stable_hash("luck", number) % 1000 / 1000
+        return round((DETECTORS - 1) * min(1.0, max(0.0, 0.9 - 0.35 * sum(distance) / len(distance) + 0.1 * luck)))
+
+
+def epochs(study: StudyConfig, number: int, strength: float) -> list[dict[str, Any]]:
+    """What a trial's epochs report. ``strength`` is from 0 to 1."""
+    rng = np.random.default_rng(number)
+    pretrain, finetune = study.method.pretrain.epochs, study.method.finetune.epochs  # type: ignore[union-attr]
+    rows = []
+    for epoch in range(1, pretrain + finetune + 1):
+        stage = "pretrain" if epoch <= pretrain else "finetune"
+        done = epoch / (pretrain + finetune)
+        row = {"stage": stage, "epoch": epoch, "epochs": pretrain + finetune, "lr": 0.03 * (1 - done)}
+        row |= {"loss": 5 * math.exp(-2 * done * (0.5 + strength)) + rng.normal(0, 0.05), "seconds": 1.0}
+        row["samples_per_s"] = float(rng.uniform(900, 1000))
+        if stage == "pretrain":
+            row |= {"embedding_std": 0.08 * strength + rng.normal(0, 0.002), "uniformity": -2 * done * strength}
+        else:
+            row["accuracy"] = min(1.0, 0.3 + 0.7 * done * strength)
+        if epoch % 2 == 0:
+            row["knn_auc"] = 0.5 + 0.4 * done * strength + rng.normal(0, 0.01)
+        rows.append(row)
+    return rows
+
+
+@dataclass(frozen=True)
+class Stub:
+    """What a trial needs that only pretends to train."""
+
+    study: StudyConfig
+    folder: StudyFolder
+    detectors: Detectors
+    turns: None = None
+
+    def finish(self, number: int, repeat: int, values: Mapping[str, Any], seed: int) -> TrialRecord:
+        """Writes what a real trial leaves: history, scores, record."""
+        chosen = self.detectors.of(number, values)
+        rows = epochs(self.study, number, chosen / (DETECTORS - 1))
+        record = TrialRecord(number, dict(values), seed, "failed", duration_s=20.0, repeat=repeat)
+        if number % FAIL_EVERY == FAIL_EVERY - 1:
+            record.reason = "pretrain: loss is nan in epoch 1"
+        else:
+            folder = self.folder.trial(number, repeat)
+            tables.write_table(folder / "scores.parquet", self.detectors.scored[chosen])
+            self.folder.write_history(number, repeat, rows)
+            record.status, record.objective = "complete", self.detectors.objectives[chosen]
+            record.results, record.score = self.detectors.results[chosen], "knn"
+            record.epochs, record.samples_per_s = len(rows), 950.0
+        self.folder.finish_trial(record)
+        return record
+
+
+def run_stub(config: dict[str, Any], stub: Stub) -> None:
+    """Stands in for :func:`asd_ray.study.trial.run_trial`."""
+    import ray.tune
+
+    number, repeat, values = config["trial"], config.get("repeat", 0), config["values"]
+    if number % FAIL_EVERY != FAIL_EVERY - 1:
+        for row in epochs(stub.study, number, stub.detectors.of(number, values) / (DETECTORS - 1)):
+            ray.tune.report(row)
+    record = stub.finish(number, repeat, values, 7 + repeat)
+    ray.tune.report({"objective": record.objective, "status": record.status, "reason": record.reason})
+
+
+def open_folder(path: Path, trials: int) -> tuple[StudyConfig, StudyFolder, Detectors]:
+    """A study's folder up to its first trial."""
+    study = parse_study({**STUDY, "search": {**STUDY["search"], "num_trials": trials}}, "simulation")  # type: ignore[dict-item]
+    folder, detectors = StudyFolder(path), Detectors.make()
+    folder.open(study)
+    folder.write_environment("", {}, synthetic=True)
+    scores = detectors.scored[0].drop(columns=[*KINDS, "score", "decision"])
+    scores = scores.assign(level=detectors.scored[0]["knn"], knn_log_mel=detectors.scored[3]["knn"])
+    tables.write_table(folder.path / "baseline_scores.parquet", scores)
+    rows = [pd.DataFrame(detectors.results[n]).assign(baseline=name) for n, name in ((0, "level"), (3, "knn_log_mel"))]
+    tables.write_table(folder.path / "baselines.parquet", pd.concat(rows)[list(tables.BASELINE_COLUMNS)])
+    return study, folder, detectors
+
+
+def write_study(path: Path, trials: int) -> StudyFolder:
+    """A study folder as a random search leaves it, without a search and without Ray; one trial in five is pruned."""
+    study, folder, detectors = open_folder(path, trials)
+    stub, rng = Stub(study, folder, detectors), np.random.default_rng(0)
+    for number in range(trials):
+        values: dict[str, Any] = {}
+        for key, distribution in study.search.space.items():
+            low, high = (float(bound) for bound in distribution.examples())  # type: ignore[arg-type]
+            log = distribution.type.startswith("log")
+            drawn = math.exp(rng.uniform(math.log(low), math.log(high))) if log else rng.uniform(low, high)
+            values[key] = round(drawn) if distribution.type.endswith("int") else float(drawn)
+        folder.start_trial(number, values)
+        if number % 5 == 4 and number % FAIL_EVERY != FAIL_EVERY - 1:
+            rows = epochs(study, number, 0.1)[:4]
+            folder.write_history(number, 0, rows)
+            reason = f"stopped by the scheduler after epoch 4 with a k-NN AUC of {rows[-1]['knn_auc']:.4f}"
+            folder.finish_trial(TrialRecord(number, values, 7, "pruned", epochs=4, duration_s=4.0, reason=reason))
+        else:
+            stub.finish(number, 0, values, 7)
+    return folder

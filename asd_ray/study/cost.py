@@ -1,0 +1,243 @@
+"""How long a study will take, and what it will occupy, before it runs.
+
+    time = setup + ceil(trials / concurrency) x trial + ceil(repeats / concurrency) x trial
+    trial = overhead + sum over stages of epochs x clips / rate
+
+with ``rate`` in clips per second of one trial, all its workers together, and ``overhead`` for what a trial does beside
+training: its processes start, its test clips are scored, its record is written. Trials run in waves of ``concurrency``;
+in truth the next starts when one ends, which is the same where they take equally long.
+
+It is an upper bound where trials stop early (a scheduler, ``patience``) or share a trained stage. It leaves out the
+report at the end (seconds) and waiting: for nodes that an autoscaler starts, for trials that are run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from asd_ray.config import StudyConfig
+from asd_ray.config.method import SiaMocoConfig
+from asd_ray.errors import ConfigError
+from asd_ray.study_file import budget
+
+# Without a measurement; measured on two cores: a Tune trial starts in 5 s, the workers of Ray Train in 15 s more.
+START_S = 5.0
+TRAIN_START_S = 15.0
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured, or said, of the hardware and the data.
+
+    Attributes:
+        rates: stage -> clips per second of one trial; the key ``""`` stands for all others.
+        clips: stage -> training clips of an epoch; ``""`` as above.
+        overhead_s: of a trial, beside its training.
+        setup_s: until the first trial starts: Ray, data, features, baselines.
+        resources: what Ray had where it was measured; empty if unknown.
+        trials: that it was measured on; 0 if it was said.
+    """
+
+    rates: Mapping[str, float]
+    clips: Mapping[str, float]
+    overhead_s: float
+    setup_s: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)
+    trials: int = 0
+
+    def epoch_s(self, stage: str) -> float:
+        """Seconds of one epoch."""
+        return self._of(self.clips, stage, "--clips") / self._of(self.rates, stage, "--rate")
+
+    def _of(self, values: Mapping[str, float], stage: str, option: str) -> float:
+        found = values.get(stage, values.get(""))
+        if found is None:
+            known = f", only of {', '.join(sorted(values))}" if values else ""
+            raise ConfigError(f"no measurement for the stage {stage}{known}; give {option}.")
+        return found
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a study takes.
+
+    Attributes:
+        trials: runs in all, repeats among them.
+        concurrency: how many run at the same time.
+        waves: how often ``concurrency`` of them start.
+        trial_s: seconds of one run.
+        setup_s: seconds before the first.
+        gpu_hours: GPUs reserved by trials x hours; 0 without GPUs.
+        cpu_hours: CPUs reserved by trials x hours.
+    """
+
+    trials: int
+    concurrency: int
+    waves: int
+    trial_s: float
+    setup_s: float
+    gpu_hours: float
+    cpu_hours: float
+
+    @property
+    def seconds(self) -> float:
+        """The whole study."""
+        return self.setup_s + self.waves * self.trial_s
+
+    def as_dict(self) -> dict[str, float]:
+        """For a script."""
+        return {**vars(self), "seconds": self.seconds}
+
+    def __str__(self) -> str:
+        from asd_ray.study.live import format_seconds
+
+        reserved = f"{self.gpu_hours:.1f} GPU-hours" if self.gpu_hours else f"{self.cpu_hours:.1f} CPU-hours"
+        after = f", after {format_seconds(self.setup_s)}" if self.setup_s else ""
+        return (
+            f"{format_seconds(self.seconds)} and {reserved}: {self.trials} runs, {self.concurrency} at a time, "
+            f"{format_seconds(self.trial_s)} each{after}"
+        )
+
+
+def stages(study: StudyConfig) -> dict[str, int]:
+    """Stage -> epochs of one trial."""
+    found = {name: section.epochs for name, section in study.method if hasattr(section, "epochs")}
+    if isinstance(study.method, SiaMocoConfig) and study.method.finetune.coupling == "none":
+        del found["pretrain"]
+    return found
+
+
+def estimate(study: StudyConfig, speed: Speed, concurrency: int | None = None) -> Cost:
+    """What a study will take.
+
+    Args:
+        study: validated.
+        speed: of the same kind of trial (encoder, batch size, number of workers) on the same hardware.
+        concurrency: trials at the same time; None for the study's own limit, else as many as fit where the speed was
+            measured, else 1.
+
+    Raises:
+        ConfigError: the speed of one of the study's stages, or its number of clips, is not known.
+    """
+    planned, resources = budget(study), study.resources
+    fit = resources.room(speed.resources) if speed.resources else 1
+    concurrency = concurrency or resources.max_concurrent_trials or fit
+    trials, repeats = planned["trials"], planned.get("repeats", 0)
+    trial_s = speed.overhead_s + sum(epochs * speed.epoch_s(stage) for stage, epochs in stages(study).items() if epochs)
+    hours = (trials + repeats) * trial_s * resources.workers / 3600
+    return Cost(
+        trials=trials + repeats,
+        concurrency=concurrency,
+        waves=math.ceil(trials / concurrency) + math.ceil(repeats / concurrency),
+        trial_s=trial_s,
+        setup_s=speed.setup_s,
+        gpu_hours=hours * resources.gpus_per_worker,
+        cpu_hours=hours * resources.cpus_per_worker,
+    )
+
+
+def cost(
+    study: StudyConfig, like: Path | None, rate: float | None, clips: int | None, concurrency: int | None
+) -> Cost | None:
+    """The estimate that a user asked for: by a study folder (``like``) or by a rate; None if by neither.
+
+    Raises:
+        ConfigError: both are given, or something that they need is not.
+    """
+    if like is not None and rate is not None:
+        raise ConfigError("--like and --rate both say how fast a trial is; give one of them.")
+    if like is not None:
+        return estimate(study, measured(like, clips), concurrency)
+    return None if rate is None else estimate(study, said(study, rate, clips), concurrency)
+
+
+def said(study: StudyConfig, rate: float, clips: int | None) -> Speed:
+    """The speed as a user knows it: ``rate`` clips per second of a trial, and the training clips of an epoch.
+
+    Raises:
+        ConfigError: ``clips`` is None and the study does not say how many there are.
+    """
+    made = study.data.synthetic
+    if clips is None and (study.data.layout != "synthetic" or study.data.root is not None):
+        raise ConfigError("--rate: how many training clips an epoch has is not in the study file; give --clips.")
+    counted = clips if clips is not None else made.machines * made.ids * made.train
+    start = START_S + (TRAIN_START_S if study.resources.workers > 1 else 0.0)
+    return Speed({"": rate}, {"": counted}, start)
+
+
+def measured(folder: Path, clips: int | None = None) -> Speed:
+    """The speed of a study that ran, or still runs: from the trials that it completed so far.
+
+    A stage's rate is all clips over all seconds of its epochs. The overhead is the median of what trials took beside
+    them, from the time that their values were written; the set-up is what the log says until trials began.
+
+    Args:
+        folder: of the study.
+        clips: training clips of an epoch, if they are not as many as there.
+
+    Raises:
+        ConfigError: there is no study, or none of its trials completed.
+    """
+    from asd_ray.study.folder import StudyFolder
+
+    study = StudyFolder(folder)
+    study.study()
+    seen: dict[str, float] = {}
+    spent: dict[str, float] = {}
+    epochs: dict[str, int] = {}
+    overheads = []
+    for number, record in study.finished().items():
+        history = study.history(number)
+        if record.status != "complete" or record.recalled_epochs or not history:
+            continue
+        for row in history:
+            stage, seconds = row["stage"], row["seconds"]
+            seen[stage] = seen.get(stage, 0.0) + row["samples_per_s"] * seconds
+            spent[stage] = spent.get(stage, 0.0) + seconds
+            epochs[stage] = epochs.get(stage, 0) + 1
+        own = study.trial(number)
+        wall = (own / "trial.json").stat().st_mtime - (own / "values.json").stat().st_mtime
+        # A folder that was copied has lost its times: then the start of the trial's process is missing.
+        overheads.append(max(wall, record.duration_s) - sum(row["seconds"] for row in history))
+    if not overheads:
+        raise ConfigError(
+            f"{folder}: none of its trials completed with all its stages trained, so none can be measured."
+        )
+    return Speed(
+        rates={stage: seen[stage] / spent[stage] for stage in seen},
+        clips={"": clips} if clips is not None else {stage: seen[stage] / epochs[stage] for stage in seen},
+        overhead_s=max(median(overheads), 0.0),
+        setup_s=_setup_s(study.path),
+        resources=_resources(study.path),
+        trials=len(overheads),
+    )
+
+
+def _setup_s(folder: Path) -> float:
+    """Seconds from the first line of a study's log until its trials begin; 0 if unknown."""
+    with contextlib.suppress(OSError, ValueError), (folder / "logs" / "study.log").open(encoding="utf-8") as log:
+        began = line = log.readline()
+        while line:
+            if re.search(r" INFO (trials$|trial \S+ starts: )", line):
+                return (_moment(line) - _moment(began)).total_seconds()
+            line = log.readline()
+    return 0.0
+
+
+def _moment(line: str) -> datetime.datetime:
+    return datetime.datetime.strptime(line[:19], "%Y-%m-%d %H:%M:%S")
+
+
+def _resources(folder: Path) -> dict[str, float]:
+    """What Ray had when a study ran; empty if unknown."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads((folder / "env.json").read_text(encoding="utf-8")).get("ray_resources", {}))
+    return {}

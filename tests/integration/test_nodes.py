@@ -1,0 +1,207 @@
+"""Studies over several nodes, features on S3, nodes that die, a head that dies, storage that fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pandas as pd
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tests.integration.conftest import Run
+from tests.integration.killing import (
+    TRIAL,
+    WORKER,
+    StudyRun,
+    assert_equal_studies,
+    assert_kept,
+    assert_nothing_reserved,
+    assert_optuna_knows_all,
+    identities,
+    processes_below,
+    started,
+    study_document,
+    write,
+)
+from tests.integration.nodes import Nodes, actors_of, fill, mounted, nodes
+
+pytestmark = [pytest.mark.ray, pytest.mark.kill]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    """A local S3 server with a bucket; yields the environment in which it is found, as a user would set it."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    variables = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="features")
+    yield variables
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def three(s3: dict[str, str]) -> Iterator[Nodes]:
+    with nodes(2, 2, 2, **s3) as ray:
+        yield ray
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four trials at a time, recordings in a folder and features in a bucket that all nodes share."""
+    folder = tmp_path_factory.mktemp("nodes")
+    document = study_document(resources={"max_concurrent_trials": 4})
+    document["data"]["root"] = str(folder / "data")
+    document["features"]["store"] = "s3://features/store"
+    document["method"]["pretrain"]["epochs"] = 16
+    document["search"] |= {"num_trials": 4, "sampler": "random"}
+    return write(folder / "study.yaml", document)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study: Path, three: Nodes, s3: dict[str, str]) -> Path:
+    with started(study, study.parent / "undisturbed", three.address, **s3) as run:
+        run.finish()
+    return run.out
+
+
+def test_the_trials_of_a_study_sit_on_several_nodes(undisturbed: Path, three: Nodes, s3: dict[str, str]) -> None:
+    trials = [(name, node) for name, node, _, _ in actors_of(three.address) if name.startswith("kills-trial-")]
+    assert sorted(name for name, _ in trials) == [f"kills-trial-{number:05d}" for number in range(4)]
+    assert len({node for _, node in trials}) >= 2
+    assert pd.read_parquet(undisturbed / "trials.parquet")["status"].tolist() == ["complete"] * 4
+    assert not (undisturbed / "features").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3.items():
+            patch.setenv(name, value)
+        stored = boto3.client("s3").list_objects_v2(Bucket="features")["Contents"]
+    assert {entry["Key"].rsplit(".", 1)[-1] for entry in stored if not entry["Key"].endswith("/")} == {
+        "json",
+        "parquet",
+    }
+    assert_nothing_reserved(three.address)
+
+
+def test_a_node_with_two_trials_is_killed_and_another_comes(
+    study: Path, undisturbed: Path, three: Nodes, s3: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+
+    def with_two_trials() -> subprocess.Popen[str] | None:
+        """A node with two trials that have trained an epoch and have not ended."""
+        logs = [log for log in out.glob("trials/*/trial.log") if not log.with_name("trial.json").exists()]
+        training = {int(pid) for log in logs for pid in re.findall(r"process (\d+)$", log.read_text(), re.MULTILINE)}
+        for node in three.nodes if len(training) >= 2 else []:
+            if len(training & {process.pid for process in processes_below(node.pid, TRIAL)}) >= 2:
+                return node
+        return None
+
+    with started(study, out, three.address, **s3) as run:
+        three.kill(run.wait_for(with_two_trials, "two trials on a node"))
+        three.add(2)
+        run.finish()
+    assert_equal_studies(out, undisturbed)
+    assert_optuna_knows_all(out)
+    assert run.log().count("its node has died") == 2, run.log()
+    assert_nothing_reserved(three.address)
+
+
+def distributed(folder: Path) -> dict[str, Any]:
+    """One trial whose two workers, of two cores each, fit on no node together."""
+    document = study_document(resources={"workers": 2, "cpus_per_worker": 2})
+    document["data"]["root"] = str(folder / "data")
+    document["features"]["store"] = str(folder / "features")
+    document["method"]["pretrain"]["epochs"] = 6
+    document["search"]["num_trials"] = 1
+    return document
+
+
+def test_workers_of_one_trial_on_two_nodes_of_which_one_is_killed(three: Nodes, tmp_path: Path) -> None:
+    study = write(tmp_path / "study.yaml", distributed(tmp_path))
+    run: StudyRun
+    with started(study, tmp_path / "undisturbed", three.address) as run:
+        run.wait_for(lambda: "epoch 1 of 7" in run.log(), "the first epoch")
+        homes = [node for node in three.nodes if processes_below(node.pid, WORKER)]
+        assert len(homes) == 2
+        slow = processes_below(homes[1].pid, WORKER)[0]
+        slow.send_signal(signal.SIGSTOP)
+        time.sleep(3)  # what is tested is that nothing happens meanwhile
+        slow.send_signal(signal.SIGCONT)
+        run.finish()
+    assert "lost" not in run.log()
+    with started(study, tmp_path / "out", three.address) as run:
+        run.wait_for(lambda: "epoch 2 of 7" in run.log(), "the second epoch")
+        three.kill(next(node for node in three.nodes if processes_below(node.pid, WORKER)))
+        run.finish()
+    assert re.search(r"kills-trial-00000: lost worker \d .*; its workers go on from the last checkpoint\.", run.log())
+    assert_equal_studies(tmp_path / "out", tmp_path / "undisturbed")
+    assert_nothing_reserved(three.address)
+    three.add(2)
+
+
+@pytest.mark.slow
+def test_the_head_is_killed_and_a_new_one_goes_on(
+    study: Path, undisturbed: Path, s3: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with nodes(2, **s3) as ray, started(study, out, ray.address, **s3) as run:
+        run.wait_for_file("trials/00001/trial.json")
+        before = identities(out)
+        ray.kill(ray.head)
+        run.finish(code=1)  # Ray's core waits for its head for a minute before it ends the process
+    assert re.search(r"the head of Ray at \S+ does not answer .* the same command goes on", run.log())
+    with nodes(2, **s3) as ray:
+        with started(study, out, ray.address, **s3) as run:
+            run.finish()
+        assert_nothing_reserved(ray.address)
+    assert_kept(out, before)
+    assert_equal_studies(out, undisturbed)
+    assert_optuna_knows_all(out)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, which a test may fill."""
+    disk = tmp_path / "disk"
+    if os.geteuid() != 0 or not mounted(disk, "64m"):
+        pytest.skip("mounting a file system needs root")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_disk_that_is_full_for_a_while(small_disk: Path, cluster: str, run: Run, tmp_path: Path) -> None:
+    document = study_document()
+    document["data"]["root"] = str(tmp_path / "data")
+    document["features"]["store"] = str(tmp_path / "features")
+    study = write(tmp_path / "study.yaml", document)
+    run("study", "run", study, "--out", tmp_path / "undisturbed", "--address", cluster)
+    out, ballast = small_disk / "out", small_disk / "ballast"
+    with started(study, out, cluster) as broken:
+        broken.wait_for_file("trials/00001/checkpoints/epoch_00001.pt")
+        fill(ballast)
+        text = broken.finish(code=1)
+    assert "the disk is full; free some space and run the same command again" in text
+    ballast.unlink()
+    before = identities(out)
+    assert list(before) == ["trials/00000/trial.json"]
+    run("study", "run", study, "--out", out, "--address", cluster)
+    assert_kept(out, before)
+    assert_equal_studies(out, tmp_path / "undisturbed")
+    assert_optuna_knows_all(out)
+    assert_nothing_reserved(cluster)

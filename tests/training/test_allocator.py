@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import ctypes
+import json
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from asd_ray.training import allocator
+
+PROGRAM = """
+import json, resource, sys, threading, torch
+from asd_ray.models.mobilefacenet import MobileFaceNet
+from asd_ray.training.allocator import keep_freed_memory
+
+torch.set_num_threads(1)
+network = MobileFaceNet(1, 128, 313).to(memory_format=torch.channels_last)
+
+def faults(steps):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(steps):
+        network.zero_grad()
+        network(torch.randn(4, 1, 128, 313)).sum().backward()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / steps
+
+def train():
+    found = [faults(2), keep_freed_memory(), keep_freed_memory()]
+    faults(8)
+    print(json.dumps([*found, faults(4)]))
+
+if "thread" in sys.argv:
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+else:
+    train()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.parametrize("where", ["main", "thread"])  # trials and Ray Train's workers train in a thread
+def test_steps_soon_take_few_new_pages(where: str) -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, where], capture_output=True, text=True, check=True)
+    default, first, again, kept = json.loads(done.stdout)
+    assert first
+    assert again
+    assert kept < 0.3 * default
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert not allocator.keep_freed_memory()
