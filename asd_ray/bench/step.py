@@ -33,6 +33,7 @@ STEPS: tuple[tuple[StageName, str], ...] = (
 )
 QUICK = (STEPS[0], STEPS[-1])
 COMPILED: tuple[StageName, str] = ("pretrain", "resnet18")
+UNIT = "samples/s"
 WITHIN = 0.95  # of the bare passes' rate: less than 5 % of an os_scl step is outside of its network
 COUNTED = 4  # clips of the step whose operations are counted
 ROUNDS = {"cpu": 1, "cuda": 20}  # steps between two looks at the clock
@@ -152,7 +153,7 @@ def measure(name: StageName, network: str, precision: Precision, batch: int, rep
     step = _step(name, network, precision, batch, where)
     bare_network = _bare(name, network, precision, where)
     bare = stages.bare_step(bare_network, stages.bare_inputs(name, network, batch, where), precision)
-    step_rate, bare_rate = interleaved([step, _repeated(bare, batch, where)], repeats + 1)
+    step_rate, bare_rate = interleaved([step, _repeated(bare, batch, where)], repeats + 1, UNIT)
     counted = _stage_run(stages.stage(name, network, precision, COUNTED, where), name, network, COUNTED, where)
     with stages.counted_flops() as of_step:
         counted.epoch(0)
@@ -171,10 +172,10 @@ def with_memory_kept(
 ) -> tuple[Measured, Measured]:
     """Samples/s of a step that keeps freed memory, and of one that does not; the former cannot be undone."""
     step = _step(name, network, precision, batch, stages.device())
-    given_back = _warm(rate(step, repeats + 1))
+    given_back = _warm(rate(step, repeats + 1, UNIT))
     if not keep_freed_memory():
-        return Measured((), "samples/s"), given_back
-    return _warm(rate(step, repeats + 1)), given_back
+        return Measured((), UNIT), given_back
+    return _warm(rate(step, repeats + 1, UNIT)), given_back
 
 
 def with_compile(name: StageName, network: str, precision: Precision, batch: int, repeats: int) -> list[Comparison]:
@@ -190,8 +191,8 @@ def with_compile(name: StageName, network: str, precision: Precision, batch: int
             first = seconds_of(compiled, 1)
         except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0]
-            return [Comparison(what, Measured((), "samples/s"), reference_is=f"does not compile here: {reason}")]
-        ours, reference = interleaved([compiled, plain], repeats + 1)
+            return [Comparison(what, Measured((), UNIT), reference_is=f"does not compile here: {reason}")]
+        ours, reference = interleaved([compiled, plain], repeats + 1, UNIT)
     return [
         Comparison(what, _warm(ours), _warm(reference), "the same step without"),
         Comparison(f"{what}, first step", first, reference_is="compiled by it, once in every process"),

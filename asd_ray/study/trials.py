@@ -194,7 +194,7 @@ class StudyCallback(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         name = run_name(self.study, trial.config)
-        self.view.say(f"{name}: {_last_error(trial)}; it goes on from its last checkpoint.")
+        self.view.say(f"{name}: interrupted: {_last_error(trial)}; it goes on from its last checkpoint.")
         self.log.lost(_run(trial), _last_error(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

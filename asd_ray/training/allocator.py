@@ -13,8 +13,8 @@ def keep_freed_memory() -> bool:
     By default glibc asks the system for every large block and gives it back when it is freed. A training step on a CPU
     allocates and frees gigabytes of activations, always the same ones, and the system must clear them page by page each
     time: in fp32 that was almost half of a three-input os_scl step. The price is memory: what a process needed at its
-    peak stays with it until it ends, and that peak, measured over such steps, is up to a third higher. Calling it again
-    changes nothing.
+    peak stays with it until it ends, and that peak, measured over such steps, is a tenth to a quarter higher. Calling
+    it again changes nothing.
 
     Returns:
         Whether the C library has taken it: False where it is not glibc, and nothing is changed.

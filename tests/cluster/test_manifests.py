@@ -184,7 +184,7 @@ def test_rays_autoscaler_reads_the_groups(name: str) -> None:
     validate_config(config)
     types = config["available_node_types"]
     assert types["headgroup"]["resources"]["CPU"] == 0
-    study = load_study(REPO / "studies" / "sia_moco_search.yaml").resources
+    study = load_study(REPO / "studies" / "searches" / "sia_moco_dcase2020.yaml").resources
     for kind in types.keys() - {"headgroup"}:
         assert types[kind]["resources"]["CPU"] >= study.cpus_per_worker
         assert types[kind]["resources"]["GPU"] >= study.gpus_per_worker

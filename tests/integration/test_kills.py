@@ -103,7 +103,7 @@ def test_a_trials_process_is_stopped_for_a_while_and_killed(
     assert_kept(out, ended)
     check(out, undisturbed)
     for trial in ("00000", "00001"):
-        assert re.search(rf"kills-trial-{trial}: .*; it goes on from its last checkpoint\.", run.log())
+        assert re.search(rf"kills-trial-{trial}: interrupted: .*; it goes on from its last checkpoint\.", run.log())
     assert_nothing_reserved(cluster)
 
 

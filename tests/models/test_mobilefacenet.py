@@ -207,7 +207,7 @@ def test_depthwise_convolutions_with_stride_are_torchs_and_in_fp32_under_autocas
     x = x.bfloat16().float()
     results = []
     for module, dtype in ((ours, torch.bfloat16), (ours, torch.float32), (torchs, torch.float32)):
-        inputs = x.to(dtype).requires_grad_()
+        inputs = x.clone().to(dtype).requires_grad_()
         module.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             y = module(inputs)

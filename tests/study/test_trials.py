@@ -147,6 +147,6 @@ def test_a_lost_process_and_a_lost_worker_are_one_line_each(callback: StudyCallb
     callback.on_trial_recover(0, [], broken(tmp_path, "the node\tdied. There are some potential root causes. (1)"))
     callback.on_trial_result(0, [], TRIAL, {"lost": "worker 1 (killed)"})
     assert callback.view.said == [
-        "s-trial-00003: the node died; it goes on from its last checkpoint.",
+        "s-trial-00003: interrupted: the node died; it goes on from its last checkpoint.",
         "s-trial-00003: lost worker 1 (killed); its workers go on from the last checkpoint.",
     ]
