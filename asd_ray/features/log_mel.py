@@ -57,11 +57,12 @@ class LogMel(nn.Module):
         return mel.log() if config.log == "natural" else 20 / config.power * mel.log10()
 
     def mel(self, waveforms: Tensor) -> Tensor:
-        """Mel spectrograms (B, F, T) before the logarithm."""
+        """Mel spectrograms (B, F, T) of waveforms (B, S) before the logarithm; or (F, T) of one (S,)."""
         config = self.config
         plain = waveforms.dtype == self.window.dtype == torch.float32 and not waveforms.requires_grad
         if waveforms.device.type == "cpu" and plain:
-            return torch.stack([self._mel_of_one(waveform) for waveform in waveforms])
+            mel = torch.stack([self._mel_of_one(waveform) for waveform in waveforms.reshape(-1, waveforms.shape[-1])])
+            return mel.reshape(*waveforms.shape[:-1], *mel.shape[1:])
         spectrum = torch.stft(
             waveforms,
             config.n_fft,

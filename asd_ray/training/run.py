@@ -26,6 +26,7 @@ from asd_ray.methods.base import Method, Stage, own_scores
 from asd_ray.methods.registry import build
 from asd_ray.models.encoders import Encoder
 from asd_ray.models.published import save_encoder
+from asd_ray.training.allocator import keep_freed_memory
 from asd_ray.training.loop import Checkpoints, embed, finish, train
 from asd_ray.training.stage_cache import StageCache
 from asd_ray.training.stage_run import Workers, seed_everything
@@ -74,6 +75,8 @@ def run(
     Raises:
         TrainingFailed: the run cannot give a result.
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     workers = Workers.of_process_group()
     config = inputs.study.evaluation
     seed_everything(inputs.seed, "build")  # the same initial weights on every worker

@@ -57,7 +57,7 @@ def test_the_files_are_read_back_as_planned(tmp_path, layout):
                 row = attributes[r.path]
                 named = "_".join(row[key] for key in ("d1p", "d1v", "d2p", "d2v", "d3p", "d3v"))
                 assert r.path.endswith(f"_{named}.wav")
-                assert named.startswith(f"spd_{100 * r.speed:.0f}_load_{100 * r.load:.0f}_mic_")
+                assert named.startswith(f"spd_{10 * round(10 * r.speed)}_load_{50 * round(2 * r.load)}_mic_")
 
 
 def test_a_file_is_16_bit_and_holds_the_rendered_sound(tmp_path):

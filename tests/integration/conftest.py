@@ -49,6 +49,7 @@ def head() -> Iterator[Head]:
     port, dashboard = free_port(), free_port()
     command = ["ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2", f"--temp-dir={folder}"]
     command += ["--include-dashboard=true", f"--dashboard-port={dashboard}", "--disable-usage-stats"]
+    command += [f"--dashboard-agent-listen-port={free_port()}"]  # two Rays on one machine must not share it
     with subprocess.Popen(
         command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:

@@ -194,12 +194,10 @@ def assert_optuna_knows_all(out: Path, name: str = "kills") -> None:
         assert complete[record["trial"]].value == record["objective"]
 
 
-def assert_no_process_left(processes: list[psutil.Process], seconds: float = 30) -> float:
-    """Waits until all processes are gone; returns how long that took."""
-    begin = time.monotonic()
-    _, alive = psutil.wait_procs(processes, timeout=seconds)
-    assert not alive, [" ".join(process.cmdline())[:200] for process in alive if process.is_running()]
-    return time.monotonic() - begin
+def assert_no_process_left(processes: list[psutil.Process]) -> None:
+    """Waits until all processes are gone."""
+    _, alive = psutil.wait_procs(processes, timeout=SECONDS)
+    assert not alive, [_title(process) for process in alive]
 
 
 LEFT = """

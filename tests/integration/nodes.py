@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,6 @@ class Nodes:
     """
 
     def __init__(self, folder: str, variables: dict[str, str]) -> None:
-        self.folder = Path(folder)
         self.variables = {**environment(), **PATIENCE, **variables}
         port = free_port()
         self.address = f"127.0.0.1:{port}"
@@ -47,14 +45,11 @@ class Nodes:
             f"--temp-dir={folder}",
             *dashboard,
         )
-        self._wait(self.head)
 
     def add(self, *cpus: int) -> None:
         """Starts a node for each number of cores."""
-        new = [self._start(f"--address={self.address}", f"--num-cpus={number}") for number in cpus]
-        for node in new:
-            self._wait(node)
-        self.nodes += new
+        for number in cpus:
+            self.nodes.append(self._start(f"--address={self.address}", f"--num-cpus={number}"))
 
     def kill(self, node: subprocess.Popen[str]) -> None:
         """SIGKILL of a node's raylet (and, on the head, of the GCS): its other processes notice, and end."""
@@ -78,7 +73,7 @@ class Nodes:
         psutil.wait_procs(left, timeout=SECONDS)
 
     def _start(self, *options: str) -> subprocess.Popen[str]:
-        before = len(self._sockets())
+        """Starts a node and waits until it runs. One after the other: they would choose the same names for sockets."""
         node = subprocess.Popen(
             ["ray", "start", *OWN, *options],
             env=self.variables,
@@ -86,22 +81,13 @@ class Nodes:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        # The next one looks which names for sockets are free: they must be taken by then.
-        while len(self._sockets()) == before and node.poll() is None:
-            time.sleep(0.01)
-        return node
-
-    def _sockets(self) -> list[Path]:
-        return list(self.folder.glob("session_*[0-9]/sockets/plasma_store*"))
-
-    def _wait(self, node: subprocess.Popen[str]) -> None:
         assert node.stdout is not None
         lines = []
         for line in node.stdout:
             lines.append(line)
             if "Ray runtime started" in line:
                 threading.Thread(target=node.stdout.read, daemon=True).start()  # a full pipe would stop it
-                return
+                return node
         raise AssertionError("".join(lines))
 
 
