@@ -10,7 +10,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -119,17 +118,3 @@ def actors_of(address: str) -> list[tuple[str, str, str, str]]:
     )
     rows: list[Any] = json.loads(done.stdout.splitlines()[-1])
     return [(name, node, state, kind) for name, node, state, kind in rows]
-
-
-def mounted(folder: Path, size: str) -> bool:
-    """Mounts an empty file system of a size; False where this user may not."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    return shutil.which("mount") is not None and subprocess.run(command, capture_output=True).returncode == 0
-
-
-def fill(path: Path) -> None:
-    """Writes a file until its disk is full."""
-    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))

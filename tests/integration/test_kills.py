@@ -1,15 +1,19 @@
-"""SIGKILL of the driver, of a trial's process, of all of Ray: the same command ends in the same study."""
+"""SIGKILL of the driver, of a trial's process, of all of Ray, a disk that is full: the same command, the same study."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.integration.conftest import Run
+from tests.integration.disks import fill, mounted
 from tests.integration.killing import (
     assert_equal_studies,
     assert_kept,
@@ -125,3 +129,30 @@ def test_all_of_ray_is_killed(undisturbed: Path, tmp_path: Path) -> None:
     assert_kept(out, before)
     check(out, undisturbed)
     assert_no_process_left(left)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, which a test may fill."""
+    disk = tmp_path / "disk"
+    if os.geteuid() != 0 or not mounted(disk, "32m"):
+        pytest.skip("mounting a file system needs root")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_the_disk_is_full_for_a_while(study: Path, undisturbed: Path, cluster: str, small_disk: Path) -> None:
+    out, ballast = small_disk / "out", small_disk / "ballast"
+    with started(study, out, cluster) as broken:
+        broken.wait_for_file("trials/00001/checkpoints/epoch_00001.pt")
+        fill(ballast)
+        text = broken.finish(code=1)
+    assert "the disk is full; free some space and run the same command again" in text
+    ballast.unlink()
+    before = identities(out)
+    assert list(before) == ["trials/00000/trial.json"]
+    with started(study, out, cluster) as run:
+        run.finish()
+    assert_kept(out, before)
+    check(out, undisturbed)
+    assert_nothing_reserved(cluster)

@@ -1,8 +1,7 @@
-"""Studies over several nodes, features on S3, nodes that die, a head that dies, storage that fails."""
+"""Studies over several nodes, features on S3, a node that dies and another that comes, a head that dies."""
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -16,7 +15,6 @@ import pandas as pd
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.integration.conftest import Run
 from tests.integration.killing import (
     TRIAL,
     WORKER,
@@ -31,7 +29,7 @@ from tests.integration.killing import (
     study_document,
     write,
 )
-from tests.integration.nodes import Nodes, actors_of, fill, mounted, nodes
+from tests.integration.nodes import Nodes, actors_of, nodes
 
 pytestmark = [pytest.mark.ray, pytest.mark.kill]
 
@@ -135,6 +133,7 @@ def distributed(folder: Path) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.slow
 def test_workers_of_one_trial_on_two_nodes_of_which_one_is_killed(three: Nodes, tmp_path: Path) -> None:
     study = write(tmp_path / "study.yaml", distributed(tmp_path))
     run: StudyRun
@@ -176,35 +175,3 @@ def test_the_head_is_killed_and_a_new_one_goes_on(
     assert_kept(out, before)
     assert_equal_studies(out, undisturbed)
     assert_optuna_knows_all(out)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, which a test may fill."""
-    disk = tmp_path / "disk"
-    if os.geteuid() != 0 or not mounted(disk, "64m"):
-        pytest.skip("mounting a file system needs root")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
-def test_a_disk_that_is_full_for_a_while(small_disk: Path, cluster: str, run: Run, tmp_path: Path) -> None:
-    document = study_document()
-    document["data"]["root"] = str(tmp_path / "data")
-    document["features"]["store"] = str(tmp_path / "features")
-    study = write(tmp_path / "study.yaml", document)
-    run("study", "run", study, "--out", tmp_path / "undisturbed", "--address", cluster)
-    out, ballast = small_disk / "out", small_disk / "ballast"
-    with started(study, out, cluster) as broken:
-        broken.wait_for_file("trials/00001/checkpoints/epoch_00001.pt")
-        fill(ballast)
-        text = broken.finish(code=1)
-    assert "the disk is full; free some space and run the same command again" in text
-    ballast.unlink()
-    before = identities(out)
-    assert list(before) == ["trials/00000/trial.json"]
-    run("study", "run", study, "--out", out, "--address", cluster)
-    assert_kept(out, before)
-    assert_equal_studies(out, tmp_path / "undisturbed")
-    assert_optuna_knows_all(out)
-    assert_nothing_reserved(cluster)
