@@ -31,7 +31,7 @@ from tests.integration.killing import (
 )
 from tests.integration.nodes import Nodes, actors_of, nodes
 
-pytestmark = [pytest.mark.ray, pytest.mark.kill]
+pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,6 @@ def distributed(folder: Path) -> dict[str, Any]:
     return document
 
 
-@pytest.mark.slow
 def test_workers_of_one_trial_on_two_nodes_of_which_one_is_killed(three: Nodes, tmp_path: Path) -> None:
     study = write(tmp_path / "study.yaml", distributed(tmp_path))
     run: StudyRun
@@ -157,7 +156,6 @@ def test_workers_of_one_trial_on_two_nodes_of_which_one_is_killed(three: Nodes, 
     three.add(2)
 
 
-@pytest.mark.slow
 def test_the_head_is_killed_and_a_new_one_goes_on(
     study: Path, undisturbed: Path, s3: dict[str, str], tmp_path: Path
 ) -> None:
