@@ -111,6 +111,7 @@ def test_a_trials_process_is_stopped_for_a_while_and_killed(
     assert_nothing_reserved(cluster)
 
 
+@pytest.mark.slow
 def test_all_of_ray_is_killed(undisturbed: Path, tmp_path: Path) -> None:
     """With its own local Ray, recordings and features."""
     study, out = write(tmp_path / "study.yaml", study_document()), tmp_path / "out"
@@ -141,6 +142,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_the_disk_is_full_for_a_while(study: Path, undisturbed: Path, cluster: str, small_disk: Path) -> None:
     out, ballast = small_disk / "out", small_disk / "ballast"
     with started(study, out, cluster) as broken:
