@@ -40,6 +40,15 @@ def submit(
             "in the job's description.",
         ),
     ] = None,
+    driver_cpus: Annotated[
+        float | None,
+        typer.Option(
+            "--driver-cpus",
+            metavar="N",
+            min=0.01,
+            help="Cores that the study's own process reserves, on any node. Without, it runs on the head.",
+        ),
+    ] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the job's log.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Send a study that has succeeded once more.")] = False,
     as_json: AsJson = False,
@@ -67,7 +76,7 @@ def submit(
         if not jobs.is_this_computer(address):
             raise
         study, folder = sending.whole_paths(study, out, Path.cwd())
-    sent = sending.submit(client, study, folder, variables, again)
+    sent = sending.submit(client, study, folder, variables, again, driver_cpus)
     dashboard = f"{address.rstrip('/')}/#/jobs/{sent.job}"
 
     def say(text: str, newline: bool = True) -> None:

@@ -66,7 +66,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(
             submit,
             "submit",
-            lambda client, study, out, env, again: submit.Submitted("quick-1", out, new, JobStatus(status)),
+            lambda client, study, out, env, again, driver_cpus: submit.Submitted(
+                "quick-1", out, new, JobStatus(status)
+            ),
         )
         monkeypatch.setattr(cluster_jobs, "follow", follow)
 

@@ -109,10 +109,13 @@ def _wav_header(path: str | os.PathLike[str], file: BinaryIO) -> _Wav | None:
     raise bad_clip("truncated", path, "the file ends before its samples begin", "a whole file; copy it again")
 
 
-def decode(path: str | os.PathLike[str], frames: int = -1) -> tuple[NDArray[np.float32], int]:
+def decode(
+    path: str | os.PathLike[str], frames: int = -1, header: Header | None = None
+) -> tuple[NDArray[np.float32], int]:
     """The first ``frames`` samples (all by default) of every channel, at the file's own rate.
 
-    Integer formats are scaled to [-1, 1); float formats are taken as they are.
+    Integer formats are scaled to [-1, 1); float formats are taken as they are. Who has read the ``header`` already may
+    pass it.
 
     Returns:
         Samples (N, C) in fp32, and the sample rate in Hz.
@@ -120,7 +123,7 @@ def decode(path: str | os.PathLike[str], frames: int = -1) -> tuple[NDArray[np.f
     Raises:
         BadClip: the file cannot be decoded, or holds fewer samples than its header says.
     """
-    header = read_header(path)
+    header = header or read_header(path)
     wanted = header.frames if frames < 0 else min(frames, header.frames)
     samples, sample_rate = _int16_samples(path, wanted), header.sample_rate
     if samples is None:
@@ -186,7 +189,7 @@ def read(
     if seconds is not None:
         margin = 0.0 if header.sample_rate == sample_rate else _MARGIN_SECONDS
         frames = math.ceil(round((seconds + margin) * header.sample_rate, 6))
-    samples, rate = decode(path, frames)
+    samples, rate = decode(path, frames, header)
     mono = samples.mean(axis=1) if channel == "mean" else samples[:, channel]
     if not np.isfinite(mono).all():
         raise bad_clip("not finite", path, "NaN or infinite samples", "finite numbers; export the recording again")

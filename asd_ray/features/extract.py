@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from asd_ray.allocator import keep_freed_memory
 from asd_ray.clips import Clip
 from asd_ray.config import Channel, FeatureConfig
 from asd_ray.datasets import audio
@@ -69,6 +70,7 @@ class Extractor:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+        keep_freed_memory()  # every shard needs as much as the one before
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         torch.set_num_threads(1)  # one worker per core: threads inside a task would only compete

@@ -10,6 +10,8 @@ its own, without Ray.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,12 +25,15 @@ import ray
 import torch
 
 from asd_ray.clips import CLIP_FIELDS, Clip
-from asd_ray.errors import AsdRayError
+from asd_ray.errors import AsdRayError, StorageError
 from asd_ray.features.batches import Batches, Blocks, CachedBatches
 from asd_ray.features.storage import Storage
-from asd_ray.features.store import REMEDY, Manifest, Place, Shard, clips_of, joined, read_joined, views
+from asd_ray.features.store import REMEDY, DamagedShard, Manifest, Place, Shard, clips_of, joined, read_joined, views
 from asd_ray.features.stream import WINDOW, Part, StreamedBatches
 
+log = logging.getLogger("asd_ray")
+PATIENCE_SECONDS = 60.0  # with storage that fails in the middle of training
+PAUSE_SECONDS = 2.0
 OBJECT_STORE_SHARE = 0.8  # of its memory may be features; the rest is for what trials send each other
 DEVICE_SHARE = 0.5  # of a GPU's free memory may become features
 Reading = Literal["auto", "cached", "streamed", "own"]
@@ -131,8 +136,22 @@ class Features:
         return slices
 
     def _load(self, split: str, number: int) -> dict[str, np.ndarray]:
-        """A shard's features from its files."""
-        table = read_joined(self.storage, self.manifest.shards[split][number], self.columns)
+        """A shard's features from its files. Storage that fails is asked again for a while: a bucket may be away for
+        seconds, and the epoch need not be lost.
+
+        Raises:
+            StorageError: it still fails, or a file is gone or damaged.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                table = read_joined(self.storage, self.manifest.shards[split][number], self.columns)
+                break
+            except StorageError as error:
+                if isinstance(error, DamagedShard) or time.monotonic() >= deadline:
+                    raise
+                log.warning("%s It is read again for up to %.0f s.", error, deadline - time.monotonic())
+            time.sleep(PAUSE_SECONDS)
         return {name: joined(views(table, name, *self.manifest.column(name))) for name in self.columns}
 
 

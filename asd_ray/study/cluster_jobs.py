@@ -82,7 +82,7 @@ def follow(
     pause: Callable[[float], object] = time.sleep,
 ) -> JobDetails:
     """Writes a job's log as it grows and returns how it ended. A connection that is lost is made again, and nothing is
-    written twice.
+    written twice. Where the job's node is gone, and its log with it, the cluster still says how it ended.
 
     Args:
         patience: seconds without a connection after which to give up.
@@ -103,12 +103,18 @@ def follow(
                 seen += len(fresh)
                 write(fresh)
 
+    lost = (OSError, RuntimeError, aiohttp.ClientError)  # requests' errors are OSErrors
     lost_at = None
     while True:
         try:
-            asyncio.run(tail())
+            try:
+                asyncio.run(tail())
+            except lost:
+                if (details := client.get_job_info(job)).status.is_terminal():
+                    return details
+                raise
             details = client.get_job_info(job)
-        except (OSError, RuntimeError, aiohttp.ClientError) as error:  # requests' errors are OSErrors
+        except lost as error:
             lost_at = time.monotonic() if lost_at is None else lost_at
             if time.monotonic() - lost_at >= patience:
                 raise AsdRayError(

@@ -122,6 +122,20 @@ def footnotes(findings: Findings) -> list[str]:
     return notes
 
 
+def economy(findings: Findings) -> str:
+    """What early stopping saved; empty where nothing was stopped, or nothing complete to compare with."""
+    trials = findings.trials
+    stopped, complete = trials[trials["status"] == "pruned"], trials[trials["status"] == "complete"]
+    if stopped.empty or complete.empty:
+        return ""
+    trained = int(trials["epochs"].sum())
+    all_of_them = trained - stopped["epochs"].sum() + len(stopped) * complete["epochs"].mean()
+    return (
+        f"{len(stopped)} of {len(trials)} trials were stopped early: {trained:,} epochs were trained, "
+        f"{trained / all_of_them:.0%} of the {all_of_them:,.0f} had all trained as long as the complete ones."
+    )
+
+
 def score_choice(findings: Findings) -> str:
     """Which kind of score the best trial is judged by, and who chose it."""
     asked = findings.study.get("evaluation", {}).get("score", "")

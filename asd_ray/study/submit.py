@@ -162,6 +162,7 @@ def submit(
     out: str,
     env: Mapping[str, str],
     again: bool = False,
+    driver_cpus: float | None = None,
     pause: Callable[[float], object] = time.sleep,
 ) -> Submitted:
     """Sends a study to a cluster as a Ray Job, unless it is there already (:func:`choose`).
@@ -170,6 +171,7 @@ def submit(
         study: with absolute paths.
         out: the study folder, absolute.
         env: environment variables of the job. Ray keeps them in the job's description.
+        driver_cpus: cores that the study's own process reserves, on any node that has them; None puts it on the head.
 
     Raises:
         AsdRayError: see :func:`choose` and :func:`pack`; or the cluster refuses the job.
@@ -196,6 +198,7 @@ def submit(
                     submission_id=job,
                     metadata={**metadata, **({"git_revision": revision} if revision else {})},
                     runtime_env={"working_dir": folder, "env_vars": {**carried, **env}},
+                    entrypoint_num_cpus=driver_cpus,
                 )
                 break
             except RuntimeError as error:

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from asd_ray import scoring
+from asd_ray.allocator import keep_freed_memory
 from asd_ray.clips import stable_hash
 from asd_ray.config import EvaluationConfig, StudyConfig
 from asd_ray.decisions import decide
@@ -26,7 +27,6 @@ from asd_ray.methods.base import Method, Stage, own_scores
 from asd_ray.methods.registry import build
 from asd_ray.models.encoders import Encoder
 from asd_ray.models.published import save_encoder
-from asd_ray.training.allocator import keep_freed_memory
 from asd_ray.training.loop import Checkpoints, embed, finish, train
 from asd_ray.training.stage_cache import StageCache
 from asd_ray.training.stage_run import Workers, seed_everything

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 
 from asd_ray.clips import Clip
 from asd_ray.config import FeatureConfig
-from asd_ray.errors import AsdRayError
+from asd_ray.errors import AsdRayError, StorageError
+from asd_ray.features import read
 from asd_ray.features.read import Features, fits, open_features
 from asd_ray.features.storage import Storage
 from asd_ray.features.store import Manifest, Shard, settings_of, write_shard
@@ -101,6 +104,36 @@ def test_a_shard_that_is_damaged_is_named(opened: Features, tmp_path: Path) -> N
     features = open_features(storage, opened.manifest, ("log_mel",), "streamed")
     with pytest.raises(AsdRayError, match=f"{name}: this shard is damaged"):
         list(features.batches("test", []).in_order(4))
+
+
+class Failing(Storage):
+    """Fails as often as it is told."""
+
+    def __init__(self, where: str, failures: int) -> None:
+        super().__init__(where)
+        self.failures = failures
+
+    def read(self, name: str) -> pa.Buffer:
+        if self.failures:
+            self.failures -= 1
+            raise StorageError(f"{name}: cannot be read (no answer).")
+        return super().read(name)
+
+
+def test_storage_that_fails_for_a_while_is_read_again(
+    opened: Features, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(read, "PAUSE_SECONDS", 0)
+    features = replace(opened, storage=Failing(opened.storage.where, 2))
+    [[batch], [expected]] = [f.batches("test", []).in_order(9) for f in (features, opened)]
+    assert torch.equal(batch.inputs["log_mel"], expected.inputs["log_mel"])
+    assert [record.getMessage().count("cannot be read (no answer). It is read again") for record in caplog.records] == [
+        1,
+        1,
+    ]
+    monkeypatch.setattr(read, "PATIENCE_SECONDS", 0)
+    with pytest.raises(StorageError, match=r"cannot be read .no answer.\."):
+        list(replace(opened, storage=Failing(opened.storage.where, 2)).batches("test", []).in_order(9))
 
 
 def test_what_fits_is_a_question_of_columns_and_memory() -> None:

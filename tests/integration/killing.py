@@ -156,10 +156,9 @@ def _title(process: psutil.Process) -> str:
 
 def identities(out: Path) -> dict[str, tuple[int, int]]:
     """Inode and time of every record of a study folder: an unchanged one was not written again."""
-    return {
-        str(path.relative_to(out)): (path.stat().st_ino, path.stat().st_mtime_ns)
-        for path in sorted(out.glob("trials/**/trial.json"))
-    }
+    # not "**", which enters folders that a study under way may remove meanwhile
+    records = [*out.glob("trials/*/trial.json"), *out.glob("trials/*/repeat-*/trial.json")]
+    return {str(path.relative_to(out)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in sorted(records)}
 
 
 def assert_kept(out: Path, before: dict[str, tuple[int, int]]) -> None:

@@ -36,7 +36,9 @@ class Nodes:
         port = free_port()
         self.address = f"127.0.0.1:{port}"
         self.nodes: list[subprocess.Popen[str]] = []
-        dashboard = ["--include-dashboard=true", f"--dashboard-port={free_port()}"]
+        dashboard_port = free_port()
+        self.dashboard = f"http://127.0.0.1:{dashboard_port}"
+        dashboard = ["--include-dashboard=true", f"--dashboard-port={dashboard_port}"]
         self.head = self._start(
             "--head",
             f"--port={port}",

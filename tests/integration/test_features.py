@@ -17,7 +17,6 @@ import pytest
 import ray
 import soundfile
 import torch
-from moto.server import ThreadedMotoServer
 
 from asd_ray.clips import Clip
 from asd_ray.config import FeatureConfig
@@ -30,6 +29,7 @@ from asd_ray.features.log_mel import LogMel
 from asd_ray.features.read import Features, open_features
 from asd_ray.features.storage import Storage
 from asd_ray.features.store import collect, read_manifest, shard_paths
+from tests.integration.buckets import Bucket
 
 pytestmark = pytest.mark.ray
 
@@ -52,22 +52,13 @@ build(clips, Path(sys.argv[2]), sys.argv[3], FeatureConfig(seconds=0.5, n_mels=1
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[dict[str, str]]:
-    """A local S3 server with a bucket; yields the environment in which it is found, as a user would set it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+    """The environment in which a bucket is found."""
+    found = Bucket()
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
+        for name, value in found.variables.items():
             patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="features")
-        yield environment
-    server.stop()
+        yield found.variables
+    found.stop()
 
 
 @pytest.fixture(scope="module", autouse=True)

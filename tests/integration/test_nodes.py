@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +15,9 @@ from typing import Any
 import boto3
 import pandas as pd
 import pytest
-from moto.server import ThreadedMotoServer
 
+from tests.integration.buckets import Bucket
+from tests.integration.conftest import environment
 from tests.integration.killing import (
     TRIAL,
     WORKER,
@@ -35,23 +38,15 @@ pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, str]]:
-    """A local S3 server with a bucket; yields the environment in which it is found, as a user would set it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    variables = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="features")
-    yield variables
-    server.stop()
+def bucket() -> Iterator[Bucket]:
+    found = Bucket()
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="module")
+def s3(bucket: Bucket) -> dict[str, str]:
+    return bucket.variables
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +149,58 @@ def test_workers_of_one_trial_on_two_nodes_of_which_one_is_killed(three: Nodes, 
     assert_equal_studies(tmp_path / "out", tmp_path / "undisturbed")
     assert_nothing_reserved(three.address)
     three.add(2)
+
+
+def test_the_node_of_a_submitted_studys_driver_is_killed(
+    study: Path, undisturbed: Path, three: Nodes, s3: dict[str, str], tmp_path: Path
+) -> None:
+    """The same command is told how the job ended although its log is gone, and sends it once more."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "asd_ray", "study", "submit", str(study), "--out", str(out)]
+    command += ["--address", three.dashboard, "--driver-cpus", "1"]
+
+    def submit() -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env={**environment(), **s3}, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+    def home() -> subprocess.Popen[str] | None:
+        supervised = ("ray::JobSupervisor", "ray::_ray_internal_job_actor")
+        return next((node for node in three.nodes if processes_below(node.pid, supervised)), None)
+
+    with submit() as first:
+        run = StudyRun(first, out)
+        node = run.wait_for(home, "a node with the job's driver")
+        run.wait_for(lambda: list(out.glob("trials/*/checkpoints/epoch_00001.pt")), "an epoch")
+        three.kill(node)
+        printed = run.finish(code=1)
+    assert re.search(r"^error: job kills-[0-9a-f]{10} failed: ", printed, re.MULTILINE), printed
+    before = identities(out)
+    three.add(2)
+    with submit() as second:
+        printed = StudyRun(second, out).finish()
+    assert re.search(r"^job kills-[0-9a-f]{10}-2 submitted$", printed, re.MULTILINE), printed
+    assert_kept(out, before)
+    assert_equal_studies(out, undisturbed)
+    assert_optuna_knows_all(out)
+    assert_nothing_reserved(three.address)
+
+
+def test_a_bucket_is_away_for_a_while_in_the_middle_of_training(
+    study: Path, bucket: Bucket, three: Nodes, s3: dict[str, str], tmp_path: Path
+) -> None:
+    document = json.loads(study.read_text())
+    document["resources"]["reading"] = "streamed"
+    streaming, out = write(tmp_path / "study.yaml", document), tmp_path / "out"
+    with started(streaming, tmp_path / "undisturbed", three.address, **s3) as run:
+        run.finish()
+    with started(streaming, out, three.address, **s3) as run:
+        run.wait_for(lambda: list(out.glob("trials/*/checkpoints/epoch_00002.pt")), "two epochs")
+        with bucket.away():
+            time.sleep(8)  # that is how long
+        run.finish()
+    assert_equal_studies(out, tmp_path / "undisturbed")
+    assert "interrupted" not in run.log()
+    assert_nothing_reserved(three.address)
 
 
 def test_the_head_is_killed_and_a_new_one_goes_on(

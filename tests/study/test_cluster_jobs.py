@@ -49,7 +49,7 @@ def test_a_log_is_followed_to_the_end_over_lost_connections_and_written_once() -
         [ConnectionRefusedError()],
         ["one\ntw", "o\nthr"],  # the server cuts it elsewhere; it ends although the job does not
         ["one\ntwo\nthree\n"],
-        after=("RUNNING", "SUCCEEDED"),
+        after=("RUNNING", "RUNNING", "RUNNING", "SUCCEEDED"),  # asked after each of the four
     )
     written: list[str] = []
     ended = cluster_jobs.follow(cluster, "a", written.append, pause=lambda _: None)
@@ -57,8 +57,15 @@ def test_a_log_is_followed_to_the_end_over_lost_connections_and_written_once() -
     assert ended.status == "SUCCEEDED"
 
 
+def test_a_job_whose_node_died_with_its_log_has_ended() -> None:
+    cluster: Any = Cluster(["one\n", RuntimeError("closed")], [RuntimeError("no agent")], after=("RUNNING", "FAILED"))
+    written: list[str] = []
+    assert cluster_jobs.follow(cluster, "a", written.append, patience=60, pause=lambda _: None).status == "FAILED"
+    assert written == ["one\n"]
+
+
 def test_a_cluster_that_stays_away_is_given_up_with_how_to_go_on() -> None:
-    cluster: Any = Cluster(["one\n", ConnectionResetError()])
+    cluster: Any = Cluster(["one\n", ConnectionResetError()], after=("RUNNING",))
     with pytest.raises(AsdRayError, match=r"job a was lost .ConnectionResetError.; .* same command again"):
         cluster_jobs.follow(cluster, "a", lambda _: None, patience=0, pause=lambda _: None)
 

@@ -120,6 +120,18 @@ def test_terminal_table_fits_a_terminal(folder):
     assert "alpha" in text
 
 
+def test_what_early_stopping_saved(tmp_path):
+    folder = make_study(tmp_path / "study", trials=8)  # one failed after 4 epochs, one stopped after 4, six of 10
+    assert notes.economy(Findings.read(folder)) == (
+        "1 of 8 trials were stopped early: 68 epochs were trained, 92% of the 74 had all trained as long as the "
+        "complete ones."
+    )
+    change(folder, "trials", status=["complete"] * 8)
+    assert notes.economy(Findings.read(folder)) == ""
+    change(folder, "trials", status=["pruned"] * 8)
+    assert notes.economy(Findings.read(folder)) == ""
+
+
 def test_warnings_before_anyone_quotes_a_number(tmp_path):
     folder = make_study(tmp_path / "study", layout="synthetic", clips=8)
     change(folder, "baselines", auc=0.99)

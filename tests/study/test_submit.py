@@ -169,9 +169,10 @@ class Cluster:
 def test_a_job_has_the_command_the_metadata_and_only_the_variables_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(submit.REVISION_VARIABLE, "abc123")
     cluster: Any = Cluster()
-    sent = submit.submit(cluster, STUDY, "/shared/my runs/out", {"TOKEN": "x"})
+    sent = submit.submit(cluster, STUDY, "/shared/my runs/out", {"TOKEN": "x"}, driver_cpus=0.5)
     [job] = cluster.sent
     assert (sent.job, sent.new, sent.status) == (job["submission_id"], True, "PENDING")
+    assert job["entrypoint_num_cpus"] == 0.5
     assert job["entrypoint"] == ("python -m asd_ray study run study.yaml --out '/shared/my runs/out' --address auto")
     assert job["metadata"].items() >= {"study": "quick", "out": "/shared/my runs/out", "git_revision": "abc123"}.items()
     assert "x" not in job["metadata"].values()

@@ -50,7 +50,7 @@ def write_summary(study_dir: Path, findings: Findings | None = None) -> Path:
     if (front := pareto.front(findings)) is not None:
         parts += [f"## Pareto front{of}", pareto.note(findings), front.markdown()]
     if len(findings.complete):
-        parts += [f"## Trials{of}", results.trials(findings).markdown()]
+        parts += [f"## Trials{of}", notes.economy(findings), results.trials(findings).markdown()]
     if len(findings.unranked):
         lines = [[row["trial"], row["status"], row["epochs"], row["reason"]] for _, row in findings.unranked.iterrows()]
         parts += ["## Not ranked", Table("", ["trial", "status", "epochs", "reason"], lines, 4).markdown()]
@@ -83,4 +83,5 @@ def terminal_table(study_dir: Path) -> str:
     if findings.best is not None and findings.keys:
         values = findings.trials.set_index("trial").loc[findings.best]
         parts.append("  ".join(f"{name} {plain(values[key])}" for key, name in findings.keys.items()))
-    return "\n\n".join(filter(None, [*parts, findings.evidence.gain_in_words(), *notes.warnings(findings)]))
+    parts += [findings.evidence.gain_in_words(), notes.economy(findings), *notes.warnings(findings)]
+    return "\n\n".join(filter(None, parts))

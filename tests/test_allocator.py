@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from asd_ray.training import allocator
+from asd_ray import allocator
 
 PROGRAM = """
 import json, resource, sys, threading, torch
 from asd_ray.models.mobilefacenet import MobileFaceNet
-from asd_ray.training.allocator import keep_freed_memory
+from asd_ray.allocator import keep_freed_memory
 
 torch.set_num_threads(1)
 network = MobileFaceNet(1, 128, 313).to(memory_format=torch.channels_last)
