@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from asd_ray import __version__
+from asd_ray.allocator import collect_rarely
 from asd_ray.cli_bench import bench
 from asd_ray.cli_common import AsJson
 from asd_ray.cli_data import data_app
@@ -246,6 +247,7 @@ def _run(study: Any, out: Path | None, address: str | None, as_json: bool) -> No
 def main() -> NoReturn:
     """Runs the command line. Exit codes: 0 done, 1 ran and failed, 2 wrong usage or study file, 130 interrupted."""
     debug = "--debug" in sys.argv
+    collect_rarely()
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, Commands.interrupt)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 from asd_ray.config.evaluation import EvaluationConfig
@@ -47,12 +46,14 @@ def fit_threshold(
     lowest, highest = scores.min(), scores.max()
     if rule == "quantile" or len(scores) < _FEWEST or lowest == highest:
         return empirical
+    from scipy import stats  # 0.4 s that a worker which does not score saves
+
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of trial parameters on the optimiser's way
         try:
             unit = scores.std()
-            threshold = float(unit * scipy.stats.gamma.ppf(quantile, *scipy.stats.gamma.fit(scores / unit)))
-        except (scipy.stats.FitError, ValueError):
+            threshold = float(unit * stats.gamma.ppf(quantile, *stats.gamma.fit(scores / unit)))
+        except (stats.FitError, ValueError):
             return empirical
     width = highest - lowest
     return threshold if lowest - width <= threshold <= highest + width else empirical

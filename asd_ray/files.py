@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import logging
 import os
+import platform
 import re
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from asd_ray.errors import StorageError
+from asd_ray.errors import AsdRayError, StorageError
+
+log = logging.getLogger("asd_ray")
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FAILING = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN)
@@ -55,6 +61,46 @@ def write_folder_atomically(folder: Path, write: Callable[[Path], object]) -> No
     finally:
         for left in (beside, old):
             shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def alone(file: Path, what: str, patience: float = 0.0, say: Callable[[str], object] = log.warning) -> Iterator[None]:
+    """Holds a lock for as long as the block: two processes that write the same files would mix them up.
+
+    The system gives it back when its process ends, however that ends. Where a file system knows no locks, nothing is
+    held.
+
+    Args:
+        file: written beside what is locked; it says who holds it.
+        what: the other process does, for the message.
+        patience: seconds to wait for it, which ``say`` tells once.
+
+    Raises:
+        AsdRayError: another process holds it.
+    """
+    deadline, told = time.monotonic() + patience, False
+    with file.open("a+", encoding="utf-8") as held:
+        while True:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                held.seek(0)
+                other = f"{what} ({held.read().strip() or 'by another process'})"
+                if time.monotonic() >= deadline:
+                    raise AsdRayError(
+                        f"{other}; wait for its end, or stop it, and run the same command again."
+                    ) from None
+                if not told:
+                    say(f"{other}; waiting for its end for up to {patience:.0f} s.")
+                    told = True
+                time.sleep(0.2)
+            except OSError:
+                break
+        held.truncate(0)
+        held.write(f"process {os.getpid()} on {platform.node()}")
+        held.flush()
+        yield
 
 
 def storage_error(path: Path, error: BaseException) -> StorageError | None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from asd_ray.errors import AsdRayError, StorageError
-from asd_ray.files import shown, storage_error, write_atomically, write_folder_atomically, write_text
+from asd_ray.files import alone, shown, storage_error, write_atomically, write_folder_atomically, write_text
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -87,3 +90,34 @@ def test_what_storage_has_caused_is_told_as_such(error: Exception, sentence: str
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     assert storage_error(tmp_path, ValueError("x")) is None
     assert storage_error(tmp_path, FileNotFoundError(errno.ENOENT, "no such file")) is None
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from asd_ray.files import alone
+with alone(Path(sys.argv[1]), "a run is under way"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_are_never_in_the_same_place(tmp_path: Path) -> None:
+    lock, said = tmp_path / ".lock", []
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        message = rf"^a run is under way \(process {other.pid} on .*\); wait for its end"
+        with pytest.raises(AsdRayError, match=message), alone(lock, "a run is under way"):
+            raise AssertionError("never here")
+
+        def told(text: str) -> None:
+            said.append(text)
+            other.kill()  # a killed process holds nothing
+
+        with alone(lock, "a run is under way", 60, told):
+            assert lock.read_text().startswith(f"process {os.getpid()} on ")
+    assert len(said) == 1
+    assert said[0].endswith("waiting for its end for up to 60 s.")

@@ -20,13 +20,17 @@ SMALL_SET = SyntheticConfig(machines=1, ids=2, train=10, test_normal=6, test_ano
 def run(quick: bool) -> Benchmark:
     """Runs studies of short trials, one after the other, on the same recordings."""
     repeats, trials, data = (1, 2, SMALL_SET) if quick else (2, 4, SET)
-    kinds = {"one worker": (1, CORES), "two workers through Ray Train": (2, max(1, CORES // 2))}
+    kinds = {
+        "one worker": (1, CORES, False),
+        "one worker, resources.reuse_processes": (1, CORES, True),
+        "two workers through Ray Train": (2, max(1, CORES // 2), False),
+    }
     result = Benchmark("trial")
     with tempfile.TemporaryDirectory(prefix="asd_ray-bench-") as name:
         folder = Path(name)
         say("trial: making recordings, up to a minute")
         in_new_process(synthetic.synthesise, folder / "data", data)
-        for kind, (workers, cpus) in kinds.items():
+        for kind, (workers, cpus, reuse) in kinds.items():
             overrides = (
                 *(SMALL if quick else ("method.pretrain.epochs=2", "method.finetune.epochs=1")),
                 f"data.root={folder / 'data'}",
@@ -34,11 +38,12 @@ def run(quick: bool) -> Benchmark:
                 f"search.num_trials={trials}",
                 f"resources.workers={workers}",
                 f"resources.cpus_per_worker={cpus}",
+                f"resources.reuse_processes={str(reuse).lower()}",
             )
             cold, warm = [], []
             for number in range(repeats):
                 say(f"trial: a study of {trials} trials, {kind}, {number + 1} of {repeats}, about a minute")
-                outside = timed_study(folder / f"{workers}-{number}", overrides).outside
+                outside = timed_study(folder / f"{workers}-{reuse}-{number}", overrides).outside
                 cold.append(Measured((outside[0],), "s"))
                 warm.append(Measured(tuple(outside[1:]), "s"))
             result.lines += [

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from asd_ray.errors import AsdRayError
 from asd_ray.scoring.embedded import Scores
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import PCA
+    from sklearn.mixture import GaussianMixture
 
 _RIDGE = 1e-6  # of the mean variance: dimensions that never vary (dead units) stay invertible
 _LEAST_VARIANCE = 0.1  # added to a mixture's variances, in units of the variance that groups have on average
@@ -161,6 +163,8 @@ class ClassMixtures:
         dims: int,
         shared: SharedGaussian | None = None,
     ) -> None:
+        from sklearn.decomposition import PCA  # 0.7 s that a worker which does not score saves
+
         self.components = components
         self.pca: PCA | None = None
         if embedding.shape[1] > dims and len(label) > 1:
@@ -212,6 +216,9 @@ class ClassMixtures:
         return self.shared.whiten(self._reduced(embedding)).contiguous().numpy()
 
     def _fit(self, x: NDArray[np.float64]) -> GaussianMixture:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.mixture import GaussianMixture
+
         components = max(1, min(self.components, len(x) // _CLIPS_PER_COMPONENT))
         x = np.repeat(x, 2, axis=0) if len(x) == 1 else x  # the least that the library takes
         mixture = GaussianMixture(

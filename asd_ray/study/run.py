@@ -18,7 +18,7 @@ from asd_ray.features.build import build
 from asd_ray.features.read import open_features
 from asd_ray.features.storage import Storage
 from asd_ray.features.store import read_manifest, settings_of
-from asd_ray.files import shown
+from asd_ray.files import alone, shown
 from asd_ray.methods import registry
 from asd_ray.study import tables
 from asd_ray.study.baselines import baseline_results, baseline_scores
@@ -34,6 +34,9 @@ from asd_ray.study.turns import start_turns
 from asd_ray.study.watch import watched
 from asd_ray.study_file import with_values
 from asd_ray.training.stage_cache import StageCache
+
+OTHER_SECONDS = 90.0
+"""To wait for another run of the study: a driver whose Ray has died needs a minute to notice."""
 
 
 def run_study(study: StudyConfig, out: Path, address: str | None = None, stdout: bool = True) -> StudyOutcome:
@@ -53,7 +56,11 @@ def run_study(study: StudyConfig, out: Path, address: str | None = None, stdout:
     resumed = folder.open(study)
     with quiet_terminal(folder.path / "logs" / "ray.log", stdout) as terminal:
         view = StudyView(terminal, study.name, study.search.num_trials)
-        with view.open(folder.path / "logs" / "study.log"):
+        other = f"{shown(folder.path)}: another run of this study is under way"
+        with (
+            view.open(folder.path / "logs" / "study.log"),
+            alone(folder.path / "logs" / ".lock", other, OTHER_SECONDS, view.say),
+        ):
             view.finished = list(folder.finished().values())
             if resumed:
                 view.say(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any
 import ray.tune
 import torch
 
+from asd_ray.allocator import collect_rarely
 from asd_ray.clips import stable_hash
 from asd_ray.config import StudyConfig
 from asd_ray.errors import AsdRayError, StorageError
@@ -25,7 +27,8 @@ from asd_ray.study.tables import write_table
 from asd_ray.study.turns import Turn
 from asd_ray.study_file import with_values
 from asd_ray.training.checkpoints import FileCheckpoints
-from asd_ray.training.ray_worker import EpochReports, Failure, clip_source, train_with_ray
+from asd_ray.training.epoch_reports import EpochReports
+from asd_ray.training.ray_worker import Failure, clip_source, train_with_ray
 from asd_ray.training.run import RunInputs, run
 from asd_ray.training.stage_cache import StageCache
 from asd_ray.training.stage_run import TrainingFailed
@@ -71,6 +74,7 @@ def run_name(study: StudyConfig, config: Mapping[str, Any]) -> str:
 
 def run_trial(config: dict[str, Any], inputs: StudyInputs) -> None:
     """Ray Tune's function trainable: runs the trial ``config`` and writes its record into the study folder."""
+    collect_rarely()
     record = inputs.folder.record(config["trial"], config.get("repeat", 0))
     if record is None:  # else its process was lost after its end, before Tune heard of it
         record, history = _train_and_score(config, inputs)
@@ -79,6 +83,9 @@ def run_trial(config: dict[str, Any], inputs: StudyInputs) -> None:
     if inputs.sets:
         inputs.sets.discard(with_values(inputs.study, record.values))
     objectives = {f"objective_{kind}": value for kind, value in record.objectives.items()}
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # the process may go on with another trial
     ray.tune.report({"objective": record.objective, **objectives, "status": record.status, "reason": record.reason})
 
 

@@ -24,7 +24,7 @@ from asd_ray.study.search import PROBE, StudySearch, scheduler
 from asd_ray.study.trial import StudyInputs, run_name, run_trial, trial_seed
 from asd_ray.study.trial_log import TrialLog, own_values
 from asd_ray.study_file import budget
-from asd_ray.training.ray_worker import first_line
+from asd_ray.training.epoch_reports import first_line
 
 
 def run_trials(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyView) -> None:
@@ -96,6 +96,7 @@ def _fit(
             scheduler=early,
             num_samples=runs,
             max_concurrent_trials=view.concurrency,
+            reuse_actors=_reuses(study),
             trial_name_creator=lambda trial: run_name(study, trial.config),
             trial_dirname_creator=lambda trial: run_name(study, trial.config),
         ),
@@ -124,10 +125,16 @@ def _trainable(study: StudyConfig, inputs: StudyInputs) -> Any:
 
     class StudyTrial(base):  # type: ignore[misc, valid-type]
         def __repr__(self) -> str:
-            return str(self.trial_name)
+            return study.name if _reuses(study) else str(self.trial_name)  # Ray asks once
 
     StudyTrial.__name__ = StudyTrial.__qualname__ = f"{study.name}"
     return StudyTrial
+
+
+def _reuses(study: StudyConfig) -> bool:
+    """Whether a trial's process goes on with further trials. With several workers it only waits for theirs, which are
+    new ones for every trial."""
+    return study.resources.reuse_processes or study.resources.workers > 1
 
 
 def _resources(study: StudyConfig) -> dict[str, float]:

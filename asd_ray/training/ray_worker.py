@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.tune.integration.ray_train import TuneReportCallback
 
+from asd_ray.allocator import collect_rarely
 from asd_ray.config import ResourceConfig
 from asd_ray.features.batches import Batches
 from asd_ray.features.read import Features
@@ -27,20 +28,6 @@ class Failure:
     """A run that ended by itself without a result. Returned, not raised: Ray Train would start the workers again."""
 
     reason: str
-
-
-class EpochReports(TuneReportCallback):
-    """Tells Ray Tune of a trial's epochs, and of workers that were lost (``lost``)."""
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        lost = ", ".join(f"worker {rank} ({first_line(error)})" for rank, error in sorted(worker_exceptions.items()))
-        self.after_report(run_context, [{"lost": lost}], None)
-
-
-def first_line(error: object) -> str:
-    """An error in one line of at most 300 characters, without Ray's guesses at its cause."""
-    text = str(error).partition("There are some potential root causes")[0]
-    return " ".join(text.split())[:300].rstrip(".")
 
 
 class TrainCheckpoints:
@@ -78,11 +65,12 @@ def clip_source(
 
 def train_worker(config: dict[str, Any]) -> dict[str, Any] | Failure | None:
     """What one Ray Train worker does: takes its clips, and runs."""
-    inputs: RunInputs = config["inputs"]
+    collect_rarely()
+    inputs: RunInputs = ray.get(config["inputs"])
     torch.set_num_threads(config["threads"])
     context = ray.train.get_context()
     rank, device = context.get_world_rank(), get_device()
-    clips = clip_source(config["features"], inputs.classes, rank, context.get_world_size(), device)
+    clips = clip_source(ray.get(config["features"]), inputs.classes, rank, context.get_world_size(), device)
     try:
         return run(inputs, clips, device, TrainCheckpoints(rank), report=_report_recalled)
     except TrainingFailed as failure:
@@ -117,11 +105,14 @@ def train_with_ray(
     """
     # Every report of an epoch waits for the controller's next look at the workers; Ray's default is two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+    # A process more for every trial, which would warn of nodes that are about to go: they cost an epoch at most.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
-            "inputs": inputs,
-            "features": features,
+            # By reference: Ray Train's controller looks into this mapping, and would import what is in it.
+            "inputs": ray.put(inputs),
+            "features": ray.put(features),
             "threads": max(1, int(resources.cpus_per_worker)),
         },
         torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),

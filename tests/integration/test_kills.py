@@ -111,6 +111,19 @@ def test_a_trials_process_is_stopped_for_a_while_and_killed(
     assert_nothing_reserved(cluster)
 
 
+def test_trials_that_share_a_process_give_what_they_give_alone(
+    study: Path, undisturbed: Path, cluster: str, run: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run("study", "run", study, "--out", out, "--address", cluster, "--set", "resources.reuse_processes=true")
+    check(out, undisturbed)
+    logs = [log.read_text() for log in sorted(out.glob("trials/*/trial.log"))]
+    processes = [re.findall(r"process (\d+)$", log, re.MULTILINE) for log in logs]
+    assert len(processes) == 3
+    assert len({tuple(found) for found in processes}) == len(processes[0]) == 1
+    assert_nothing_reserved(cluster)
+
+
 @pytest.mark.slow
 def test_all_of_ray_is_killed(undisturbed: Path, tmp_path: Path) -> None:
     """With its own local Ray, recordings and features."""

@@ -1,0 +1,22 @@
+"""What Ray Train's controller tells Ray Tune of a trial. Its process imports this module and no other of ours: a trial
+waits until it has started."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.integration.ray_train import TuneReportCallback
+
+
+class EpochReports(TuneReportCallback):
+    """Tells Ray Tune of a trial's epochs, and of workers that were lost (``lost``)."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        lost = ", ".join(f"worker {rank} ({first_line(error)})" for rank, error in sorted(worker_exceptions.items()))
+        self.after_report(run_context, [{"lost": lost}], None)
+
+
+def first_line(error: object) -> str:
+    """An error in one line of at most 300 characters, without Ray's guesses at its cause."""
+    text = str(error).partition("There are some potential root causes")[0]
+    return " ".join(text.split())[:300].rstrip(".")
