@@ -32,8 +32,8 @@ class ResourceConfig(Section):
     """Times that a trial is started again after it lost a worker."""
     reuse_processes: bool = False
     """Whether a trial's process goes on with further trials, whose start then takes a fraction of a second instead of
-    four or five: for searches with one worker whose trials take seconds. Ray's dashboard shows such a process under the
-    study's name alone, and what a trial leaves in a process (a GPU's memory in pieces) is there for the next."""
+    four or five (the workers of trials with several are always new): for searches whose trials take seconds. Ray's
+    dashboard then shows such a process under the study's name alone."""
     reading: Literal["auto", "cached", "streamed"] = "auto"
     """Where training takes the features from: Ray's object store, read once (``cached``), or the shards, again every
     epoch (``streamed``). ``auto`` caches what fits."""

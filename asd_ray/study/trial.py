@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import time
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any
 import ray.tune
 import torch
 
-from asd_ray.allocator import collect_rarely
+from asd_ray.allocator import collect_rarely, give_back_memory
 from asd_ray.clips import stable_hash
 from asd_ray.config import StudyConfig
 from asd_ray.errors import AsdRayError, StorageError
@@ -83,9 +82,7 @@ def run_trial(config: dict[str, Any], inputs: StudyInputs) -> None:
     if inputs.sets:
         inputs.sets.discard(with_values(inputs.study, record.values))
     objectives = {f"objective_{kind}": value for kind, value in record.objectives.items()}
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()  # the process may go on with another trial
+    give_back_memory()  # the process may go on with another trial
     ray.tune.report({"objective": record.objective, **objectives, "status": record.status, "reason": record.reason})
 
 

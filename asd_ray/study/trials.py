@@ -96,7 +96,7 @@ def _fit(
             scheduler=early,
             num_samples=runs,
             max_concurrent_trials=view.concurrency,
-            reuse_actors=_reuses(study),
+            reuse_actors=study.resources.reuse_processes,
             trial_name_creator=lambda trial: run_name(study, trial.config),
             trial_dirname_creator=lambda trial: run_name(study, trial.config),
         ),
@@ -125,16 +125,10 @@ def _trainable(study: StudyConfig, inputs: StudyInputs) -> Any:
 
     class StudyTrial(base):  # type: ignore[misc, valid-type]
         def __repr__(self) -> str:
-            return study.name if _reuses(study) else str(self.trial_name)  # Ray asks once
+            return study.name if study.resources.reuse_processes else str(self.trial_name)  # Ray asks once
 
     StudyTrial.__name__ = StudyTrial.__qualname__ = f"{study.name}"
     return StudyTrial
-
-
-def _reuses(study: StudyConfig) -> bool:
-    """Whether a trial's process goes on with further trials. With several workers it only waits for theirs, which are
-    new ones for every trial."""
-    return study.resources.reuse_processes or study.resources.workers > 1
 
 
 def _resources(study: StudyConfig) -> dict[str, float]:
