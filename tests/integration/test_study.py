@@ -167,7 +167,7 @@ def test_the_folder_of_another_study_is_refused(finished: Path, run: Run) -> Non
     assert "holds another study: seed is 0 there and 5 here" in refused.stderr
 
 
-def test_ctrl_c_in_the_middle_loses_nothing_that_was_finished(tmp_path: Path, run: Run) -> None:
+def test_ctrl_c_in_the_middle_loses_nothing_that_was_finished(tmp_path: Path, cluster: str, run: Run) -> None:
     out = tmp_path / "out"
     study = write_study(tmp_path)
     command = [sys.executable, "-m", "asd_ray", "study", "run", str(study), "--out", str(out)]
@@ -186,7 +186,7 @@ def test_ctrl_c_in_the_middle_loses_nothing_that_was_finished(tmp_path: Path, ru
     _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive, "its Ray is still running"
     first = (out / "trials" / "00000" / "trial.json").stat().st_mtime_ns
-    run("study", "run", study, "--out", out)
+    run("study", "run", study, "--out", out, "--address", cluster)
     assert (out / "trials" / "00000" / "trial.json").stat().st_mtime_ns == first
     assert pd.read_parquet(out / "trials.parquet")["status"].tolist() == ["complete", "complete"]
 

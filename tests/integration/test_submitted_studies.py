@@ -79,8 +79,7 @@ def guarded() -> Iterator[Guarded]:
         nodes = folder / "ray" / "prom_metrics_service_discovery.json"
         yield Guarded(f"http://127.0.0.1:{dashboard}", token, nodes)
         processes = psutil.Process(process.pid).children(recursive=True)
-        process.terminate()
-        process.wait(SECONDS)
+        process.kill()  # ended by its own rules, it would wait half a minute for actors that stay
     for left in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             left.kill()
