@@ -76,7 +76,7 @@ class Nodes:
     def _start(self, *options: str) -> subprocess.Popen[str]:
         """Starts a node and waits until it runs. One after the other: they would choose the same names for sockets."""
         node = subprocess.Popen(
-            ["ray", "start", *OWN, *options],
+            ["ray", "start", *OWN, f"--dashboard-agent-listen-port={free_port()}", *options],  # its own, to take jobs
             env=self.variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
