@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -36,6 +37,7 @@ class Nodes:
         port = free_port()
         self.address = f"127.0.0.1:{port}"
         self.nodes: list[subprocess.Popen[str]] = []
+        self.folders = (f"{folder}/{number}" for number in itertools.count())
         dashboard_port = free_port()
         self.dashboard = f"http://127.0.0.1:{dashboard_port}"
         dashboard = ["--include-dashboard=true", f"--dashboard-port={dashboard_port}"]
@@ -43,7 +45,6 @@ class Nodes:
             "--head",
             f"--port={port}",
             "--num-cpus=0",
-            f"--temp-dir={folder}",
             *dashboard,
         )
 
@@ -73,10 +74,15 @@ class Nodes:
                 process.kill()
         psutil.wait_procs(left, timeout=SECONDS)
 
+    def _apart(self) -> list[str]:
+        """What several nodes on one machine must not share: the port that takes jobs, and the folder that a job's code
+        is unpacked in."""
+        return [f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={next(self.folders)}"]
+
     def _start(self, *options: str) -> subprocess.Popen[str]:
         """Starts a node and waits until it runs. One after the other: they would choose the same names for sockets."""
         node = subprocess.Popen(
-            ["ray", "start", *OWN, f"--dashboard-agent-listen-port={free_port()}", *options],  # its own, to take jobs
+            ["ray", "start", *OWN, *self._apart(), *options],
             env=self.variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
