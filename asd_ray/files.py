@@ -97,9 +97,9 @@ def alone(file: Path, what: str, patience: float = 0.0, say: Callable[[str], obj
                 time.sleep(0.2)
             except OSError:
                 break
-        held.truncate(0)
-        held.write(f"process {os.getpid()} on {platform.node()}")
-        held.flush()
+        with suppress(OSError):  # on a disk that is full nobody is told who holds it
+            os.ftruncate(held.fileno(), 0)
+            os.write(held.fileno(), f"process {os.getpid()} on {platform.node()}".encode())
         yield
 
 

@@ -42,8 +42,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(study: Path, cluster: str, run: Run) -> Path:
-    run("study", "run", study, "--out", study.parent / "undisturbed", "--address", cluster)
-    return study.parent / "undisturbed"
+    """Its trials share a process, which makes no difference: the studies that are killed have one for each."""
+    out = study.parent / "undisturbed"
+    run("study", "run", study, "--out", out, "--address", cluster, "--set", "resources.reuse_processes=true")
+    logs = [log.read_text() for log in sorted(out.glob("trials/*/trial.log"))]
+    processes = [re.findall(r"process (\d+)$", log, re.MULTILINE) for log in logs]
+    assert len(processes) == 3
+    assert len({tuple(found) for found in processes}) == len(processes[0]) == 1
+    return out
 
 
 def check(out: Path, undisturbed: Path) -> None:
@@ -108,19 +114,6 @@ def test_a_trials_process_is_stopped_for_a_while_and_killed(
     check(out, undisturbed)
     for trial in ("00000", "00001"):
         assert re.search(rf"kills-trial-{trial}: interrupted: .*; it goes on from its last checkpoint\.", run.log())
-    assert_nothing_reserved(cluster)
-
-
-def test_trials_that_share_a_process_give_what_they_give_alone(
-    study: Path, undisturbed: Path, cluster: str, run: Run, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    run("study", "run", study, "--out", out, "--address", cluster, "--set", "resources.reuse_processes=true")
-    check(out, undisturbed)
-    logs = [log.read_text() for log in sorted(out.glob("trials/*/trial.log"))]
-    processes = [re.findall(r"process (\d+)$", log, re.MULTILINE) for log in logs]
-    assert len(processes) == 3
-    assert len({tuple(found) for found in processes}) == len(processes[0]) == 1
     assert_nothing_reserved(cluster)
 
 

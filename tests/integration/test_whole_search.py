@@ -1,4 +1,5 @@
-"""A search with everything that a search can have: early stopping, repeats with seeds, streamed clips, other audio."""
+"""A search with everything that a search can have: early stopping, repeats with seeds, streamed clips, other audio; its
+trials share a process."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         "evaluation": {"score": "best"},
         "search": SEARCH,
-        "resources": {"reading": "streamed", "max_concurrent_trials": 1},
+        "resources": {"reading": "streamed", "max_concurrent_trials": 1, "reuse_processes": True},
     }
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(document))
