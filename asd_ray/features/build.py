@@ -18,7 +18,7 @@ import ray.data
 from asd_ray.clips import Clip
 from asd_ray.config import Channel, FeatureConfig
 from asd_ray.errors import AsdRayError
-from asd_ray.features.extract import Extractor, Outcome, Recipe, Sources, to_json
+from asd_ray.features.extract import Extractor, Outcome, Recipe, Sources, serial, to_json
 from asd_ray.features.plan import ShardPlan, choice, make_manifest, plan_shards
 from asd_ray.features.storage import Storage
 from asd_ray.features.store import (
@@ -36,6 +36,7 @@ from asd_ray.features.store import (
 
 log = logging.getLogger("asd_ray")
 THREADS = 8
+FEW = 1000  # clips that one core has done in about the time that a worker takes to start
 AHEAD = 16  # tasks that wait at a worker
 Tasks = Callable[[list[dict[str, Any]], Recipe], Iterator[Outcome]]
 """Carries out the tasks of a build, in any order."""
@@ -75,6 +76,7 @@ def build(
     columns: Sequence[str] = ("log_mel",),
     prune: bool = False,
     tasks: Tasks | None = None,
+    few: int = 0,
 ) -> Built:
     """Builds what is missing of a feature store. Ray must be running, unless ``tasks`` does without.
 
@@ -95,6 +97,7 @@ def build(
             ``features build``. A study that streams from a shared store loses shards whose recordings changed since.
         tasks: what carries out the work: Ray Data on all cores by default, or
             :func:`asd_ray.features.extract.serial`, which makes the same files in this process.
+        few: up to so many clips are left to ``serial`` on a CPU: it has done them before a worker has started.
 
     Raises:
         AsdRayError: a clip cannot be read (and ``skip_bad`` is not set), the store holds other features, disk full.
@@ -112,7 +115,10 @@ def build(
     kept = len(files)
     work = [(plan, [name for name in columns if plan.stem(name) not in files]) for plan in everything]
     work = [(plan, names) for plan, names in work if names]
-    done = len(clips) - sum(len(plan.clips) for plan, _ in work)
+    missing = sum(len(plan.clips) for plan, _ in work)
+    done = len(clips) - missing
+    if tasks is None:
+        tasks = serial if missing <= few and not features.gpus_per_task else _run
     if progress:
         progress(done, len(clips))
     decoded = reused = 0
@@ -122,7 +128,7 @@ def build(
         storage.write(f"building-{chosen}.json", json.dumps([plan.name for plan in everything]).encode())
         rows = _rows(storage, work, listed - set(files.values()) - set(damaged), settings)
         recipe = Recipe(root.resolve(), storage, features, channel, skip_bad)
-        for outcome in (tasks or _run)(rows, recipe):
+        for outcome in tasks(rows, recipe):
             if outcome.error:
                 raise AsdRayError(outcome.error)
             files |= outcome.files

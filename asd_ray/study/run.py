@@ -14,7 +14,7 @@ from asd_ray.config import StudyConfig
 from asd_ray.datasets import extra, layouts, synthetic
 from asd_ray.errors import AsdRayError
 from asd_ray.evaluation import Evaluation
-from asd_ray.features.build import build
+from asd_ray.features.build import FEW, build
 from asd_ray.features.read import open_features
 from asd_ray.features.storage import Storage
 from asd_ray.features.store import read_manifest, settings_of
@@ -150,6 +150,7 @@ def prepare(study: StudyConfig, folder: StudyFolder, clips: list[Clip], root: Pa
         progress=view.progress,
         columns=columns,
         prune=not study.features.store,
+        few=FEW,
     ).manifest
     folder.write_environment(manifest.hash, ray.cluster_resources(), (root / "synthetic.json").exists())
     skipped = set(manifest.skipped)

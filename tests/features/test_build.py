@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from asd_ray.config import FeatureConfig
 from asd_ray.datasets import layouts
 from asd_ray.errors import AsdRayError
+from asd_ray.features import build as build_module
 from asd_ray.features import plan
 from asd_ray.features.build import build
 from asd_ray.features.extract import serial
@@ -52,6 +54,22 @@ def test_a_build_in_this_process_needs_no_ray_and_goes_on_where_it_was(root: Pat
     (root / clips[0].path).write_bytes(b"RIFF")
     with pytest.raises(AsdRayError, match=f"{clips[0].path}.*skip_bad"):
         build(clips, root, store, FEATURES, tasks=serial)
+
+
+def test_few_clips_do_not_wait_for_workers(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = layouts.scan(root, "dcase2020")
+    build(clips, root, tmp_path / "few", FEATURES, few=len(clips))  # Ray is not running
+    build(clips, root, tmp_path / "serial", FEATURES, tasks=serial)
+    assert contents(tmp_path / "few") == contents(tmp_path / "serial")
+
+    def workers(*work: object) -> NoReturn:
+        raise RuntimeError("workers")
+
+    monkeypatch.setattr(build_module, "_run", workers)
+    for given in (FEATURES.model_copy(update={"gpus_per_task": 1.0}), FEATURES):
+        few = len(clips) if given.gpus_per_task else len(clips) - 1
+        with pytest.raises(RuntimeError, match="workers"):
+            build(clips, root, tmp_path / "many", given, few=few)
 
 
 def test_the_files_do_not_depend_on_the_number_of_threads_and_it_is_left_as_it_was(root: Path, tmp_path: Path) -> None:
