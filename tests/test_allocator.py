@@ -46,7 +46,8 @@ def test_steps_soon_take_few_new_pages(where: str) -> None:
     default, first, again, kept = json.loads(done.stdout)
     assert first
     assert again
-    assert kept < 0.6 * default  # a thread's arena gives back whole heaps of 64 MiB all the same
+    # A thread's arena gives back whole heaps of 64 MiB all the same.
+    assert kept < {"main": 0.3, "thread": 0.6}[where] * default
 
 
 GIVES_BACK = """
