@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from asd_ray.config.autoencoder import AutoencoderConfig, AutoencoderTrainConfig
 from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.features.batches import Batches
-from asd_ray.methods.base import DataInfo, Inputs, Method, Stage
+from asd_ray.methods.base import DataInfo, Inputs, Method, Stage, resolve_precision
 from asd_ray.moco import world_size
 from asd_ray.models.autoencoder import CONTEXT, Autoencoder, context_vectors
 
@@ -39,15 +39,18 @@ class AutoencoderStage(Stage):
         config: settings of the stage.
         networks: of the M machine types.
         machine: (C,) machine type of every class.
+        precision: ``auto``, ``fp32`` or ``bf16`` (:func:`asd_ray.methods.base.resolve_precision`).
     """
 
     name = "train"
-    settings = ("method.train",)
+    settings = ("method.train", "method.precision")
     machine: Tensor
 
-    def __init__(self, config: AutoencoderTrainConfig, networks: nn.ModuleList, machine: Tensor) -> None:
+    def __init__(
+        self, config: AutoencoderTrainConfig, networks: nn.ModuleList, machine: Tensor, precision: str
+    ) -> None:
         super().__init__()
-        self.optimiser = config
+        self.optimiser, self.precision = config, precision
         self.validation, self.patience, self.keep = config.validation, config.patience, config.keep
         self.networks = networks
         self.register_buffer("machine", machine, persistent=False)
@@ -62,7 +65,7 @@ class AutoencoderStage(Stage):
         for number, network in enumerate(self.networks):
             own = machines == number
             if own.any():
-                losses.append(_errors(network, x[own]).square().mean())
+                losses.append(_errors(network, x[own], self.precision).square().mean())
                 total += losses[-1].detach() * own.sum()
             else:  # every worker must have a gradient of every parameter
                 losses.append(0 * torch.stack([parameter.sum() for parameter in network.parameters()]).sum())
@@ -77,7 +80,8 @@ class AutoencoderStage(Stage):
         x, machines = inputs["log_mel"].float(), self.machine[labels]
         total = x.new_zeros(())
         for number in machines.unique().tolist():
-            total += _errors(self.networks[number], x[machines == number]).square().mean(dim=(1, 2)).sum()
+            errors = _errors(self.networks[number], x[machines == number], self.precision)
+            total += errors.square().mean(dim=(1, 2)).sum()
         return total
 
 
@@ -122,13 +126,14 @@ class AutoencoderMethod(Method):
 
     def stages(self) -> Sequence[Stage]:
         """The one stage, built anew; none where it has no epochs."""
-        train = self.config.train
-        return [AutoencoderStage(train, self.networks, self.machine)] if train.epochs else []
+        train, precision = self.config.train, self.config.precision
+        return [AutoencoderStage(train, self.networks, self.machine, precision)] if train.epochs else []
 
     def embed(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Scores (B, M) by every machine type's autoencoder, and the negative ones (B, C) of every class's."""
         x = inputs["log_mel"].float()
-        scores = torch.stack([self._score(number, _errors(net, x)) for number, net in enumerate(self.networks)], dim=1)
+        errors = (_errors(network, x, self.config.precision) for network in self.networks)
+        scores = torch.stack([self._score(number, e) for number, e in enumerate(errors)], dim=1)
         return scores, -scores[:, self.machine]
 
     def own_score(self, embedding: Tensor, groups: Sequence[str]) -> Tensor:
@@ -164,7 +169,8 @@ class AutoencoderMethod(Method):
             start += len(batch.labels)
             for chosen in group.unique().tolist():
                 number, domain = divmod(chosen, 2)
-                errors = _errors(self.networks[number], batch.inputs["log_mel"][group == chosen].float())
+                own_clips = batch.inputs["log_mel"][group == chosen].float()
+                errors = _errors(self.networks[number], own_clips, self.config.precision)
                 blocks = errors.reshape(-1, bands).double()
                 blocks = torch.cat([blocks.new_ones(len(blocks), 1), blocks], dim=1)
                 sums[number, domain] += blocks.T @ blocks
@@ -186,11 +192,13 @@ class AutoencoderMethod(Method):
         return torch.minimum(source.mean(dim=1), target.mean(dim=1))
 
 
-def _errors(network: nn.Module, log_mel: Tensor) -> Tensor:
-    """x − r(x) (B, V, P F) of clips (B, F, T)."""
+def _errors(network: nn.Module, log_mel: Tensor, precision: str) -> Tensor:
+    """x − r(x) (B, V, P F) of clips (B, F, T), fp32 whatever the precision of r."""
     vectors = context_vectors(log_mel)
-    flat = vectors.flatten(0, 1)
-    return vectors - network(flat).view_as(vectors)
+    dtype = resolve_precision(precision, log_mel.device)
+    with torch.autocast(log_mel.device.type, dtype=dtype, enabled=dtype is not None):
+        reconstructed = network(vectors.flatten(0, 1))
+    return vectors - reconstructed.float().view_as(vectors)
 
 
 def _inverse_covariance(sums: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""A run's state on disk: one file per epoch, written beside and renamed, the last two kept.
+"""A run's state on disk: one file per epoch, written beside and renamed, the last two kept. The best epoch of the stage
+in training is part of each.
 
 With several workers every one keeps what is its own (``rank_1.pt``: its memory bank); the first keeps all the rest.
 """

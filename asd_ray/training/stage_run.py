@@ -151,18 +151,16 @@ class StageRun:
         return self.workers.sum(total) / self.workers.sum(len(clips.clips))
 
     def remember_best(self, epoch: int, metrics: dict[str, Any]) -> None:
-        """Keeps the stage's state if the epoch is the best so far: of the lowest validation loss, or without
-        validation of the highest k-NN AUC on the select split (``knn_auc``), where an epoch has it."""
-        if self.stage.keep != "best" and not self.stage.patience:
-            return
+        """Keeps the stage's state, in every checkpoint, if the epoch is the best so far: of the lowest validation loss,
+        or without validation of the highest k-NN AUC on the select split (``knn_auc``), where an epoch has it."""
         value = metrics.get("validation_loss", -metrics["knn_auc"] if "knn_auc" in metrics else None)
         value = self.workers.largest(math.inf if value is None else value)
         if math.isfinite(value) and (self.best is None or value < self.best["value"]):
             state = {key: tensor.detach().cpu().clone() for key, tensor in self.stage.state_dict().items()}
-            self.best = {"value": value, "epoch": epoch, "state": state if self.stage.keep == "best" else {}}
+            self.best = {"value": value, "epoch": epoch, "state": state}
 
     def restore_best(self) -> None:
-        if self.best is not None and self.best["state"]:
+        if self.best is not None and self.stage.keep == "best":
             self.stage.load_state_dict(self.best["state"])
 
     def finished(self, epoch: int) -> bool:

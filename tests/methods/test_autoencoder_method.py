@@ -166,6 +166,20 @@ def test_scores_are_mean_squared_errors_by_every_machine_types_network() -> None
     assert torch.equal(logits, -scores[:, MACHINE])
 
 
+def test_bf16_rounds_the_passes_and_nothing_else() -> None:
+    built, (batch, labels) = trained(5), clips([0, 1, 2])
+    rounded = method(precision="bf16").eval()
+    rounded.load_state_dict(built.state_dict())
+    with torch.no_grad():
+        exact, scores = built.embed(batch)[0], rounded.embed(batch)[0]
+        loss = stage_of(rounded)(batch, labels)[0]
+    assert scores.dtype == loss.dtype == torch.float32
+    assert not torch.equal(scores, exact)
+    torch.testing.assert_close(scores, exact, rtol=0.02, atol=1e-3)
+    assert stage_of(rounded).settings == ("method.train", "method.precision")
+    assert method().config.precision == "fp32"
+
+
 def test_own_score_is_that_of_the_machine_type_whatever_the_id() -> None:
     built = method()
     assert built.has_own_score

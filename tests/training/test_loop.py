@@ -203,6 +203,18 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_stage() -> None:
         assert torch.equal(resumed.state_dict()[key], value), key
 
 
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_checkpoints_hold_the_best_epoch_whichever_is_left_behind(keep: str) -> None:
+    trained, _, memory = validated(keep, 0, best_after=4)
+    at_best, at_end = memory.states[3 + 1], memory.states[-1]
+    assert at_end["best"]["epoch"] == 2
+    assert at_end["best"]["state"].keys() == at_best["stage_state"].keys()
+    for key, value in at_end["best"]["state"].items():
+        assert torch.equal(value, at_best["stage_state"][key]), key
+    left = at_best if keep == "best" else at_end
+    assert torch.equal(trained.state_dict()["net.0.weight"], left["method"]["net.0.weight"])
+
+
 def test_probes_come_every_so_many_epochs_and_at_the_end() -> None:
     method = fresh()
     method.parts[0].optimiser = OptimiserConfig(epochs=5, batch_size=4, probe_every=2)
