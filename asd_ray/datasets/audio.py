@@ -27,6 +27,7 @@ _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 # From here on a size stands for "not known when the header was written": ffmpeg and sox put 4 GiB or 2 GiB there when
 # they write to a pipe.
 _UNKNOWN_SIZE = 0x7FFF0000
+_HEADER = 512  # bytes that a look at a header fetches: more than most of them have, and not a block of samples
 
 
 class Header(NamedTuple):
@@ -38,10 +39,10 @@ class Header(NamedTuple):
 
 
 class _Wav(NamedTuple):
-    """What a wav file says of itself, and whether its samples are 16-bit integers from the file's position on."""
+    """What a file says of itself and, if it is a plain wav of 16-bit integers, the byte at which they start."""
 
     header: Header
-    int16: bool
+    int16_from: int | None
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -53,22 +54,25 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     Raises:
         BadClip: the file is missing, unreadable, empty or (wav) truncated.
     """
+    return _look_at(path).header
+
+
+def _look_at(path: str | os.PathLike[str]) -> _Wav:
+    """:func:`read_header`, with what :func:`decode` wants to know."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=_HEADER) as file:
             wav = _wav_header(path, file)
     except OSError as error:
         raise bad_clip("unreadable", path, error.strerror or str(error), "a recording") from None
-    if wav is not None:
-        header = wav.header
-    else:
+    if wav is None:
         try:
             info = soundfile.info(os.fspath(path))
         except soundfile.LibsndfileError as error:
             raise _undecodable(path, error) from None
-        header = Header(info.samplerate, info.frames, info.channels)
-    if header.frames <= 0:
+        wav = _Wav(Header(info.samplerate, info.frames, info.channels), None)
+    if wav.header.frames <= 0:
         raise bad_clip("empty", path, "no samples", "a recording with at least one sample")
-    return header
+    return wav
 
 
 def _wav_header(path: str | os.PathLike[str], file: BinaryIO) -> _Wav | None:
@@ -103,19 +107,17 @@ def _wav_header(path: str | os.PathLike[str], file: BinaryIO) -> _Wav | None:
                     "a whole file; copy or download it again",
                 )
             header = Header(sample_rate, length // block, channels)
-            return _Wav(header, tag == _PCM and bits == 16 and block == 2 * channels)
+            return _Wav(header, file.tell() if tag == _PCM and bits == 16 and block == 2 * channels else None)
         else:
             file.seek(length + length % 2, os.SEEK_CUR)
     raise bad_clip("truncated", path, "the file ends before its samples begin", "a whole file; copy it again")
 
 
-def decode(
-    path: str | os.PathLike[str], frames: int = -1, header: Header | None = None
-) -> tuple[NDArray[np.float32], int]:
+def decode(path: str | os.PathLike[str], frames: int = -1, seen: _Wav | None = None) -> tuple[NDArray[np.float32], int]:
     """The first ``frames`` samples (all by default) of every channel, at the file's own rate.
 
-    Integer formats are scaled to [-1, 1); float formats are taken as they are. Who has read the ``header`` already may
-    pass it.
+    Integer formats are scaled to [-1, 1); float formats are taken as they are. Plain 16-bit wav files do without
+    libsndfile, to its values in a fifth of its time. ``seen`` is what :func:`read` has seen of the file already.
 
     Returns:
         Samples (N, C) in fp32, and the sample rate in Hz.
@@ -123,10 +125,12 @@ def decode(
     Raises:
         BadClip: the file cannot be decoded, or holds fewer samples than its header says.
     """
-    header = header or read_header(path)
+    header, int16_from = seen or _look_at(path)
     wanted = header.frames if frames < 0 else min(frames, header.frames)
-    samples, sample_rate = _int16_samples(path, wanted), header.sample_rate
-    if samples is None:
+    sample_rate = header.sample_rate
+    if int16_from is not None:
+        samples = _int16_samples(path, int16_from, wanted, header.channels)
+    else:
         try:
             samples, sample_rate = soundfile.read(os.fspath(path), frames=wanted, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
@@ -141,15 +145,10 @@ def decode(
     return samples, sample_rate
 
 
-def _int16_samples(path: str | os.PathLike[str], frames: int) -> NDArray[np.float32] | None:
-    """Samples (N, C) of a plain 16-bit wav file, None of all others: libsndfile's values in a fifth of its time."""
+def _int16_samples(path: str | os.PathLike[str], start: int, frames: int, channels: int) -> NDArray[np.float32]:
+    """Samples (N, C) of a plain 16-bit wav file, which start at a byte of it."""
     try:
-        with open(path, "rb") as file:
-            wav = _wav_header(path, file)
-            if wav is None or not wav.int16:
-                return None
-            channels = wav.header.channels
-            samples = np.fromfile(file, "<i2", frames * channels)
+        samples = np.fromfile(path, "<i2", frames * channels, offset=start)
     except OSError as error:
         raise bad_clip("unreadable", path, error.strerror or str(error), "a recording") from None
     whole = samples[: len(samples) // channels * channels].reshape(-1, channels)
@@ -177,7 +176,8 @@ def read(
         BadClip: the file is unreadable, empty, truncated, has no such channel, or has NaN or infinite samples in the
             part that is used.
     """
-    header = read_header(path)
+    seen = _look_at(path)
+    header = seen.header
     if channel != "mean" and not 0 <= channel < header.channels:
         raise bad_clip(
             "channels",
@@ -189,9 +189,9 @@ def read(
     if seconds is not None:
         margin = 0.0 if header.sample_rate == sample_rate else _MARGIN_SECONDS
         frames = math.ceil(round((seconds + margin) * header.sample_rate, 6))
-    samples, rate = decode(path, frames, header)
+    samples, rate = decode(path, frames, seen)
     mono = samples.mean(axis=1) if channel == "mean" else samples[:, channel]
-    if not np.isfinite(mono).all():
+    if seen.int16_from is None and not np.isfinite(mono).all():
         raise bad_clip("not finite", path, "NaN or infinite samples", "finite numbers; export the recording again")
     if rate != sample_rate:
         mono = soxr.resample(mono, rate, sample_rate, quality="HQ")

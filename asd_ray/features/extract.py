@@ -129,8 +129,8 @@ def make_shard(plan: ShardPlan, columns: Sequence[str], sources: Sources, recipe
                 bad[position] = str(error)
         if not waveforms:
             continue
-        batch = np.stack(list(waveforms.values()))
-        chosen = list(waveforms)
+        chosen, read = list(waveforms), list(waveforms.values())
+        batch = np.stack(read) if len(read) > 1 else read[0][None]
         if "waveform" in columns:
             values["waveform"][chosen] = to_int16(batch)
         if "log_mel" in columns:

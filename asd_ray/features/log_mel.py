@@ -61,8 +61,9 @@ class LogMel(nn.Module):
         config = self.config
         plain = waveforms.dtype == self.window.dtype == torch.float32 and not waveforms.requires_grad
         if waveforms.device.type == "cpu" and plain:
-            mel = torch.stack([self._mel_of_one(waveform) for waveform in waveforms.reshape(-1, waveforms.shape[-1])])
-            return mel.reshape(*waveforms.shape[:-1], *mel.shape[1:])
+            clips = [self._mel_of_one(waveform) for waveform in waveforms.reshape(-1, waveforms.shape[-1])]
+            mel = torch.stack(clips) if len(clips) > 1 else clips[0]
+            return mel.reshape(*waveforms.shape[:-1], *mel.shape[-2:])
         spectrum = torch.stft(
             waveforms,
             config.n_fft,
@@ -114,7 +115,7 @@ def _buffer(name: str, *shape: int) -> Tensor:
 
 def level_db(waveforms: Tensor) -> Tensor:
     """Root-mean-square level (B,) of waveforms (B, S) in dB relative to full scale: the loudness-only baseline."""
-    return 10 * waveforms.square().mean(-1).clamp_min(1e-12).log10()
+    return 20 * (torch.linalg.vector_norm(waveforms, dim=-1) / waveforms.shape[-1] ** 0.5).clamp_min(1e-6).log10()
 
 
 def to_int16(waveforms: NDArray[np.float32]) -> NDArray[np.int16]:

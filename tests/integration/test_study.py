@@ -219,9 +219,19 @@ def test_an_unreadable_clip_is_named_and_left_out_only_on_request(tmp_path: Path
     assert pd.read_parquet(out / "trials.parquet")["status"].tolist() == ["complete"]
 
 
-def test_a_killed_training_worker_costs_its_epoch_at_most(tmp_path: Path, cluster: str, run: Run) -> None:
-    method = {**DOCUMENT["method"], "pretrain": {**DOCUMENT["method"]["pretrain"], "epochs": 12}}
-    study = write_study(tmp_path, method=method, search={"num_trials": 1}, resources={"workers": 2})
+METHODS = {
+    "sia_moco": {**DOCUMENT["method"], "pretrain": {**DOCUMENT["method"]["pretrain"], "epochs": 12}},
+    "os_scl": {"name": "os_scl", "precision": "bf16", "train": {"epochs": 13, "batch_size": 8}},
+    "autoencoder": {"name": "autoencoder", "precision": "bf16", "train": {"epochs": 13, "batch_size": 8}},
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["sia_moco", *(pytest.param(other, marks=pytest.mark.slow) for other in ("os_scl", "autoencoder"))]
+)
+def test_a_killed_training_worker_costs_its_epoch_at_most(name: str, tmp_path: Path, cluster: str, run: Run) -> None:
+    resources = {"workers": 2, "reading": "cached" if name == "sia_moco" else "streamed"}
+    study = write_study(tmp_path, method=METHODS[name], search={"num_trials": 1}, resources=resources)
     out = tmp_path / "out"
     log = out / "logs" / "study.log"
     command = [sys.executable, "-m", "asd_ray", "study", "run", str(study), "--out", str(out), "--address", cluster]
