@@ -9,6 +9,10 @@ import ctypes
 import gc
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
+"""What the environment of a process must hold when it starts so that :func:`keep_freed_memory` reaches its threads, in
+which Ray runs trials and Train's workers: by default glibc gives a thread memory of its own, and returns pieces of
+64 MiB of that to the system whenever all of one is free. A step of a network in a thread took half as long again."""
 
 
 def keep_freed_memory() -> bool:
@@ -18,7 +22,7 @@ def keep_freed_memory() -> bool:
     allocates and frees gigabytes of activations, always the same ones, and the system must clear them page by page each
     time: in fp32 that was almost half of a three-input os_scl step. The price is memory: what a process needed at its
     peak stays with it until it ends, and that peak, measured over such steps, is a tenth to a quarter higher. Calling
-    it again changes nothing. In a thread, glibc goes on giving back heaps of 64 MiB when all of one is free.
+    it again changes nothing. For threads see :data:`ONE_ARENA`.
 
     Returns:
         Whether the C library has taken it: False where it is not glibc, and nothing is changed.

@@ -1,4 +1,5 @@
-"""The quickstart's study: how long it takes, and how much of that is training steps; and a study of 1,000 trials."""
+"""The quickstart's study: how long it takes, and how much of that is training steps; with 20 trials; and a study of
+1,000 trials."""
 
 from __future__ import annotations
 
@@ -8,9 +9,11 @@ from pathlib import Path
 
 from asd_ray.bench import simulation
 from asd_ray.bench.table import Benchmark, Comparison, Measured, say
-from asd_ray.bench.timed_study import SMALL, timed_study
+from asd_ray.bench.timed_study import SMALL, Times, timed_study
 
 LIMIT = 180  # seconds on two cores
+OUTSIDE = 0.15  # of a study of 20 trials
+LONG = ("search.num_trials=20", "resources.workers=1", "resources.reuse_processes=true")
 
 
 def run(quick: bool) -> Benchmark:
@@ -22,6 +25,8 @@ def run(quick: bool) -> Benchmark:
         for number in range(repeats):
             say(f"study: the quickstart's study, {number + 1} of {repeats}, about 2 min on two idle cores")
             found.append(timed_study(Path(folder) / f"study-{number}", overrides))
+        say("study: the same with 20 trials, one worker and shared processes, about 3 min on two idle cores")
+        long = timed_study(Path(folder) / "long", (*LONG, *(overrides if quick else ())))
     wall = Measured(tuple(times.wall for times in found), "s")
     steps = Measured(tuple(sum(times.steps) for times in found), "s")
     trials = Measured(tuple(sum(times.trials) for times in found), "s")
@@ -40,6 +45,26 @@ def run(quick: bool) -> Benchmark:
             Comparison("all of it against its trials", wall, trials, "from the first trial's choice to the last's end"),
             Comparison("all of it against its training steps", wall, steps, "steps of all trials"),
             Comparison("share outside of steps", share),
+            *_long(long),
             *simulation.comparisons(quick),
         ],
     )
+
+
+def _long(times: Times) -> list[Comparison]:
+    what, trials = f"the quickstart's study with {len(times.steps)} trials", sum(times.trials)
+    note = (
+        "one trial after the other, with one worker, in shared processes; outside of trials are imports, Ray's start, "
+        "recordings, features, baselines, tables and report"
+    )
+    share = [1 - seconds / times.wall for seconds in (trials, sum(times.steps))]
+    return [
+        Comparison(what, Measured((times.wall,), "s"), note=note),
+        Comparison(f"{what}: share outside of trials", Measured((share[0],), "of the time")),
+        Comparison(
+            f"{what}: share outside of training steps",
+            Measured((share[1],), "of the time"),
+            limit=OUTSIDE,
+            at_most=True,
+        ),
+    ]

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import ray
 
+from asd_ray.allocator import ONE_ARENA
 from asd_ray.config import ResourceConfig
 from asd_ray.errors import AsdRayError
 
@@ -41,7 +42,13 @@ def ray_session(address: str | None, name: str, resources: ResourceConfig) -> It
     # What its loggers and its own memory would keep of a trial is in the trial's folder; we restore nothing from it.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # it misses those loggers' files
-    job = ray.job_config.JobConfig(metadata={"job_name": name, "study": name})
+    if address is None:
+        for variable, value in ONE_ARENA.items():
+            os.environ.setdefault(variable, value)  # of Ray's processes, which this one starts
+    missing = {variable: value for variable, value in ONE_ARENA.items() if variable not in os.environ}
+    job = ray.job_config.JobConfig(
+        metadata={"job_name": name, "study": name}, runtime_env={"env_vars": missing} if missing else None
+    )
     needed = resources.workers * resources.cpus_per_worker
     options: dict[str, object] = {
         "namespace": f"asd_ray-{name}",

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from asd_ray.allocator import ONE_ARENA
 from tests.integration.conftest import Run
 from tests.integration.disks import fill, mounted
 from tests.integration.killing import (
@@ -94,6 +95,7 @@ def test_a_trials_process_is_stopped_for_a_while_and_killed(
 
         trial = process()
         run.wait_for_file("trials/00000/checkpoints/epoch_00001.pt")
+        assert trial.environ().items() >= ONE_ARENA.items()
         trial.suspend()
         time.sleep(2)  # nothing is waited for: what is tested is that a slow worker is only slow
         trial.resume()

@@ -20,6 +20,7 @@ import requests
 import yaml
 from sklearn.metrics import roc_auc_score
 
+from asd_ray.allocator import ONE_ARENA
 from tests.integration.conftest import Run, environment
 
 pytestmark = pytest.mark.ray
@@ -251,6 +252,7 @@ def test_a_killed_training_worker_costs_its_epoch_at_most(name: str, tmp_path: P
             and (child.info["environ"] or {}).get("ASD_RAY_RUN") == "small-trial-00000"
         ]
         assert len(workers) == 2
+        assert all(worker.info["environ"].items() >= ONE_ARENA.items() for worker in workers)
         workers[1].kill()
         _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
