@@ -8,4 +8,5 @@ from pydantic import BaseModel, ConfigDict
 class Section(BaseModel):
     """A part of the study file: immutable, and no key but the declared ones."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # Many processes import all methods' settings and read those of one: validators are built when they are needed.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
