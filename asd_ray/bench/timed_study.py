@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from asd_ray.errors import AsdRayError
@@ -32,11 +34,14 @@ class Times:
         wall: from the command's start to its end.
         steps: of each trial, of all its epochs' training steps.
         trials: of each trial one after the other: from its choice, or the end of the trial before, to its own end.
+        starts: of each trial, from the same moment to its first step: what its first epoch took beside its steps
+            (checkpoint, report) is part of it.
     """
 
     wall: float
     steps: tuple[float, ...]
     trials: tuple[float, ...]
+    starts: tuple[float, ...] = ()
 
     @property
     def outside(self) -> list[float]:
@@ -82,11 +87,20 @@ def times(out: Path, wall: float) -> Times:
     from asd_ray.study.folder import StudyFolder
 
     folder = StudyFolder(out)
-    steps, ends = [], []
+    steps, ends, first_steps = [], [], []
     for number, record in sorted(folder.finished().items()):
         if record.status != "complete":
             raise AsdRayError(f"bench: trial {number} is {record.status}: {record.reason}")
-        steps.append(sum(float(epoch["seconds"]) for epoch in folder.history(number)))
+        epochs = [float(epoch["seconds"]) for epoch in folder.history(number)]
+        steps.append(sum(epochs))
         ends.append((folder.trial(number) / "trial.json").stat().st_mtime)
+        reported = re.search(r"^(\S+ \S+) .*epoch 1 of", (folder.trial(number) / "trial.log").read_text(), re.MULTILINE)
+        if reported and epochs:
+            first_steps.append(datetime.fromisoformat(reported[1]).timestamp() - epochs[0])
     begins = [(folder.trial(0) / "values.json").stat().st_mtime, *ends]
-    return Times(wall, tuple(steps), tuple(end - begin for begin, end in zip(begins, ends, strict=False)))
+    return Times(
+        wall,
+        tuple(steps),
+        tuple(end - begin for begin, end in zip(begins, ends, strict=False)),
+        tuple(first - begin for begin, first in zip(begins, first_steps, strict=False)),
+    )

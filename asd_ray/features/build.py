@@ -85,8 +85,8 @@ def build(
     Every file that is there is read once and its checksum compared, in threads of this process: that takes as long as
     the disk or bucket needs to deliver it (Log-Mel of 3,000 clips in the page cache: 0.3 s on two busy cores). Where a
     shard has to be made again because one of its clips changed, the others are taken from the old one; what was
-    finished before an interruption is kept. A worker holds one shard, about 10 MB of Log-Mel and 40 MB of waveforms, so a
-    build's memory does not depend on the size of the data set.
+    finished before an interruption is kept. A worker holds one shard, about 10 MB of Log-Mel and 40 MB of waveforms,
+    so a build's memory does not depend on the size of the data set.
 
     Args:
         clips: the data set; clips of split ``extra`` have absolute paths.

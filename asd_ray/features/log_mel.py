@@ -33,6 +33,7 @@ class LogMel(nn.Module):
     """
 
     window: Tensor
+    whole_window: Tensor
     filters: Tensor
 
     def __init__(self, config: FeatureConfig) -> None:
@@ -48,7 +49,10 @@ class LogMel(nn.Module):
             mel_scale=config.mel_scale,
         )
         self.register_buffer("filters", filters.T.contiguous(), persistent=False)
-        self.register_buffer("window", torch.hann_window(config.win_length), persistent=False)
+        window, more = torch.hann_window(config.win_length), config.n_fft - config.win_length
+        whole = nn.functional.pad(window, (more // 2, more - more // 2))
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("whole_window", whole, persistent=False)
         self.sparse_filters = csr_array(self.filters.numpy())
 
     def forward(self, waveforms: Tensor) -> Tensor:
@@ -82,19 +86,7 @@ class LogMel(nn.Module):
 
     def _mel_of_one(self, waveform: Tensor) -> Tensor:
         """(S,) to (F, T), as :meth:`mel`."""
-        config, samples = self.config, len(waveform)
-        half = config.n_fft // 2
-        padded = _buffer("padded", samples + 2 * half)
-        padded[half : half + samples] = waveform
-        if config.pad_mode == "reflect":
-            padded[:half] = waveform[1 : half + 1].flip(0)
-            padded[half + samples :] = waveform[-half - 1 : -1].flip(0)
-        else:
-            padded[:half] = padded[half + samples :] = 0
-        before = (config.n_fft - config.win_length) // 2
-        window = nn.functional.pad(self.window, (before, config.n_fft - config.win_length - before))
-        pieces = padded.unfold(0, config.n_fft, config.hop_length)
-        frames = torch.mul(pieces, window, out=_buffer("frames", *pieces.shape))  # (T, n_fft)
+        config, frames = self.config, self._frames(waveform)
         squares = torch.view_as_real(torch.fft.rfft(frames))  # (T, K, 2), K = n_fft / 2 + 1
         squares.mul_(squares)
         real, imaginary = squares.permute(2, 1, 0)
@@ -103,6 +95,30 @@ class LogMel(nn.Module):
         if config.power != 2:
             power.pow_(config.power / 2)
         return torch.from_numpy(self.sparse_filters @ power.numpy())
+
+    def _frames(self, waveform: Tensor) -> Tensor:
+        """(S,) to (T, n_fft), under the window. Only the frames at both ends are taken from a padded copy."""
+        config, samples = self.config, len(waveform)
+        size, hop, half = config.n_fft, config.hop_length, config.n_fft // 2
+        if config.pad_mode == "reflect":
+            left, right = waveform[1 : half + 1].flip(0), waveform[-half - 1 : -1].flip(0)
+        else:
+            left = right = waveform.new_zeros(half)
+        total = 1 + (samples + 2 * half - size) // hop
+        first, end = -(-half // hop), (samples + half - size) // hop + 1  # frames that lie inside
+        if first < end:
+            parts = [
+                (0, first, torch.cat([left, waveform[: (first - 1) * hop + size - half]])),
+                (first, end, waveform[first * hop - half :]),
+                (end, total, torch.cat([waveform[end * hop - half :], right])),
+            ]
+        else:
+            parts = [(0, total, torch.cat([left, waveform, right]))]
+        frames = _buffer("frames", total, size)
+        for start, stop, part in parts:
+            if start < stop:
+                torch.mul(part.unfold(0, size, hop)[: stop - start], self.whole_window, out=frames[start:stop])
+        return frames
 
 
 def _buffer(name: str, *shape: int) -> Tensor:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ def add_trial(out: Path, number: int, begin: float, end: float, status: str = "c
     folder.start_trial(number, {})
     folder.write_history(number, 0, [{"epoch": 1, "seconds": 2.0}, {"epoch": 2, "seconds": 1.0}])
     folder.finish_trial(TrialRecord(number, {}, 0, status, reason="" if status == "complete" else "no clips"))
+    reported = datetime.fromtimestamp(begin + 5.5).isoformat(" ", "milliseconds")
+    (folder.trial(number) / "trial.log").write_text(f"x y starts\n{reported} pretrain, epoch 1 of 2, loss 3.2\n")
     os.utime(folder.trial(number) / "values.json", (begin, begin))
     os.utime(folder.trial(number) / "trial.json", (end, end))
 
@@ -27,6 +30,7 @@ def test_a_trial_lasts_from_its_choice_or_the_end_of_the_one_before_to_its_own_e
     assert found.steps == (3.0, 3.0)
     assert found.trials == (10.0, 5.0)
     assert found.outside == [7.0, 2.0]
+    assert found.starts == pytest.approx((3.5, 4.5))
 
 
 def test_a_study_with_a_failed_trial_is_not_measured(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ def epoch(number: int, stage: str = "pretrain", **more: object) -> dict[str, obj
 def lines(folder: StudyFolder, number: int, repeat: int = 0) -> list[str]:
     """The lines of a log without their times, which all have the same form."""
     text = (folder.trial(number, repeat) / "trial.log").read_text(encoding="utf-8")
-    assert all(line[:20].replace("-", "").replace(":", "").replace(" ", "").isdigit() for line in text.splitlines())
-    return [line[20:] for line in text.splitlines()]
+    assert all(datetime.fromisoformat(line[:23]) and line[23] == " " for line in text.splitlines())
+    return [line[24:] for line in text.splitlines()]
 
 
 def scalars(folder: Path) -> list[tuple[str, int, float]]:
