@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -84,9 +83,6 @@ def simulate(path: Path, trials: int) -> Observed:
         with (
             view.open(folder.path / "logs" / "study.log"),
             mock.patch.object(study_trials, "run_trial", run_stub),
-            mock.patch.object(
-                study_trials.tune, "TuneConfig", partial(study_trials.tune.TuneConfig, reuse_actors=True)
-            ),
         ):
             study_trials.run_trials(study, folder, stub, view)  # type: ignore[arg-type]
     return view.observed

@@ -48,6 +48,7 @@ STUDY = {
         "scheduler": "asha",
         "grace_epochs": 4,
     },
+    "resources": {"reuse_processes": True},
 }
 
 
