@@ -131,7 +131,7 @@ def _buffer(name: str, *shape: int) -> Tensor:
 
 def level_db(waveforms: Tensor) -> Tensor:
     """Root-mean-square level (B,) of waveforms (B, S) in dB relative to full scale: the loudness-only baseline."""
-    return 20 * (torch.linalg.vector_norm(waveforms, dim=-1) / waveforms.shape[-1] ** 0.5).clamp_min(1e-6).log10()
+    return 10 * waveforms.square().mean(-1).clamp_min(1e-12).log10()
 
 
 def to_int16(waveforms: NDArray[np.float32]) -> NDArray[np.int16]:
