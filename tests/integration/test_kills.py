@@ -50,6 +50,8 @@ def undisturbed(study: Path, cluster: str, run: Run) -> Path:
     processes = [re.findall(r"process (\d+)$", log, re.MULTILINE) for log in logs]
     assert len(processes) == 3
     assert len({tuple(found) for found in processes}) == len(processes[0]) == 1
+    assert_optuna_knows_all(out)
+    assert_nothing_reserved(cluster)
     return out
 
 
