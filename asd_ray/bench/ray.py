@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from asd_ray.allocator import collect_rarely, keep_freed_memory
 from asd_ray.bench.processes import in_new_process, local_ray
 from asd_ray.bench.recordings import link_clips, make_recordings
 from asd_ray.bench.table import Benchmark, Comparison, Measured, joined, say
@@ -140,6 +141,8 @@ def _worker(config: dict[str, Any]) -> Trained:
 
 
 def _trained(job: Job, batches: Batches, checkpoints: Checkpoints) -> Trained:
+    collect_rarely()  # as a trial does
+    keep_freed_memory()
     config = SiaMocoConfig(
         pretrain=PretrainConfig(encoder=job.encoder, epochs=job.epochs, batch_size=job.batch, probe_every=0),
         finetune=FinetuneConfig(epochs=0),

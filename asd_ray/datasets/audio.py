@@ -151,8 +151,9 @@ def _int16_samples(path: str | os.PathLike[str], start: int, frames: int, channe
         samples = np.fromfile(path, "<i2", frames * channels, offset=start)
     except OSError as error:
         raise bad_clip("unreadable", path, error.strerror or str(error), "a recording") from None
-    whole = samples[: len(samples) // channels * channels].reshape(-1, channels)
-    return np.multiply(whole, np.float32(1 / 32768), dtype=np.float32)
+    whole = samples[: len(samples) // channels * channels].reshape(-1, channels).astype(np.float32)
+    whole *= np.float32(1 / 32768)
+    return whole
 
 
 def read(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pyarrow.fs import FileSystem
 
 from asd_ray.files import write_atomically
 
@@ -51,9 +52,13 @@ class FileCheckpoints:
         return sorted(path for path in self.folder.glob("epoch_*.pt") if re.fullmatch(r"epoch_\d{5}\.pt", path.name))
 
 
-def save_rank(folder: Path, rank: int, state: dict[str, Any]) -> None:
-    """Writes one worker's part of a checkpoint folder."""
-    torch.save(state, folder / f"rank_{rank}.pt")
+def save_rank(filesystem: FileSystem, folder: str, rank: int, state: dict[str, Any]) -> None:
+    """Writes one worker's part of a checkpoint folder, which is made if it is not there."""
+    filesystem.create_dir(folder)
+    content = io.BytesIO()
+    torch.save(state, content)
+    with filesystem.open_output_stream(f"{folder}/rank_{rank}.pt") as stream:
+        stream.write(content.getbuffer())
 
 
 def load_rank(folder: Path, rank: int) -> dict[str, Any]:

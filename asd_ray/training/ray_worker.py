@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +43,16 @@ class TrainCheckpoints:
             return load_rank(Path(folder), self.rank)
 
     def save(self, state: dict[str, Any], metrics: dict[str, Any]) -> None:
-        with tempfile.TemporaryDirectory(prefix="asd_ray-") as folder:
-            save_rank(Path(folder), self.rank, state)
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        def upload(_: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+            storage = ray.train.get_context().get_storage()
+            storage._check_validation_file()  # raises where this worker's node does not share the folder
+            folder = storage.build_checkpoint_path_from_name(name)
+            save_rank(storage.storage_filesystem, folder, self.rank, state)
+            return ray.train.Checkpoint(folder, storage.storage_filesystem)
+
+        # Straight to where it stays: from a folder, Ray Train would copy what has just been written.
+        nowhere = ray.train.Checkpoint("/nowhere")
+        ray.train.report(metrics, nowhere, checkpoint_upload_fn=upload)
 
 
 def clip_source(

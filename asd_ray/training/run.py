@@ -88,14 +88,22 @@ def run(
             batches = batches.where(np.array([keep(clip.path) for clip in batches.clips], dtype=bool))
         return _gathered(_embed(method, batches, inputs.classes), workers)
 
+    known: list[Any] = []
+
+    def embedded_train() -> scoring.Embedded:
+        """All workers' training clips, embedded again only where the network is not what it was the last time: the
+        last epoch's probe and the scores mostly ask for the same."""
+        state = method.state_dict()
+        if not known or not all(torch.equal(state[name], before) for name, before in known[0].items()):
+            known[:] = {name: tensor.clone() for name, tensor in state.items()}, embedded("train")[1]
+        return known[1]
+
     def probe() -> dict[str, float]:
         """AUC on the select split of k-NN (the nearest by cosine, whatever the trial scores by) on the embeddings as
         they are now: cheap, needs no classifier, and compares all trials of a study alike."""
         splits = inputs.evaluation.splits
-        (_, train_embedded), (paths, test_embedded) = (
-            embedded("train"),
-            embedded("test", lambda path: splits.get(path) == "select"),
-        )
+        train_embedded = embedded_train()
+        paths, test_embedded = embedded("test", lambda path: splits.get(path) == "select")
         if workers.rank > 0 or not paths:
             return {}
         scores = scoring.score_all(train_embedded, test_embedded, PROBE, ["knn"])
@@ -130,7 +138,7 @@ def run(
         after=after,
     )
     finish(method, clips(("train",)))
-    (_, train_embedded), (test_paths, test_embedded) = embedded("train"), embedded("test")
+    train_embedded, (test_paths, test_embedded) = embedded_train(), embedded("test")
     if workers.rank > 0:
         return None
     scored = inputs.evaluation.scored(test_paths, scoring.score_all(train_embedded, test_embedded, config))

@@ -15,10 +15,12 @@ from asd_ray import scoring
 from asd_ray.clips import Clip, Label, class_names, evaluation_splits
 from asd_ray.detector import load_detector
 from asd_ray.evaluation import Evaluation
-from asd_ray.features.batches import CachedBatches
+from asd_ray.features.batches import Batches, CachedBatches
 from asd_ray.features.store import Manifest, settings_of
+from asd_ray.methods.base import Method
 from asd_ray.study_file import parse_study
 from asd_ray.training.checkpoints import FileCheckpoints
+from asd_ray.training.loop import embed
 from asd_ray.training.run import RunInputs, run
 
 STAGE = {"epochs": 1, "batch_size": 8, "validation": 0, "keep": "last"}
@@ -89,3 +91,24 @@ def test_the_attributes_of_test_clips_change_nothing(name: str, tmp_path: Path) 
     permuted = [replace(clip, attributes=names.pop()) if clip.split == "test" else clip for clip in clips]
     assert permuted != clips
     pd.testing.assert_frame_equal(scored(METHODS[name], permuted, tmp_path / "two")[0], table, check_exact=True)
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_training_clips_are_embedded_again_only_by_another_network(
+    changes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[str] = []
+
+    def counting(method: Method, clips: Batches) -> tuple[torch.Tensor, torch.Tensor]:
+        embedded.extend({clip.split for clip in clips.clips})
+        return embed(method, clips)
+
+    def finish(method: Method, clips: Batches) -> None:
+        if changes:
+            next(method.parameters()).data.add_(0.1)
+
+    monkeypatch.setattr("asd_ray.training.run.embed", counting)
+    monkeypatch.setattr("asd_ray.training.run.finish", finish)
+    scored(METHODS["sia_moco"], some_clips(), tmp_path)
+    probe, scores = ["train", "test"], ["train", "test"] if changes else ["test"]
+    assert embedded == probe + scores
