@@ -49,10 +49,7 @@ def collect_rarely() -> None:
     """Makes Python's collector look less often.
 
     Hundreds of thousands of objects come with torch, Ray and timm, and none of them ever goes: to look through them
-    again and again while they are imported, after every trial, and once more when the process ends, costs one second
-    of five.
+    again and again while they are imported, and once more when the process ends, costs one second of five.
     """
     gc.set_threshold(50_000, 20, 100)
-    if not gc.get_freeze_count():
-        gc.freeze()
-        atexit.register(gc.freeze)
+    atexit.register(gc.freeze)

@@ -45,6 +45,7 @@ def ray_session(address: str | None, name: str, resources: ResourceConfig) -> It
     if address is None:
         for variable, value in ONE_ARENA.items():
             os.environ.setdefault(variable, value)  # of Ray's processes, which this one starts
+        os.environ.setdefault("RAY_preload_python_modules", "asd_ray.ray_process")
     missing = {variable: value for variable, value in ONE_ARENA.items() if variable not in os.environ}
     job = ray.job_config.JobConfig(
         metadata={"job_name": name, "study": name}, runtime_env={"env_vars": missing} if missing else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Mapping
@@ -74,6 +75,8 @@ def run_name(study: StudyConfig, config: Mapping[str, Any]) -> str:
 def run_trial(config: dict[str, Any], inputs: StudyInputs) -> None:
     """Ray Tune's function trainable: runs the trial ``config`` and writes its record into the study folder."""
     collect_rarely()
+    if not gc.get_freeze_count():
+        gc.freeze()  # what is imported by now needs no look after every trial
     record = inputs.folder.record(config["trial"], config.get("repeat", 0))
     if record is None:  # else its process was lost after its end, before Tune heard of it
         record, history = _train_and_score(config, inputs)
