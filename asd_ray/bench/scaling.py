@@ -24,7 +24,7 @@ LIMIT = 1.85
 
 def run(quick: bool) -> Benchmark:
     """Measures pre-training on the CPU; the batch of a step is the same however many workers share it."""
-    batch, repeats = (8, 1) if quick else (32, 3)
+    batch, repeats = (8, 1) if quick else (64, 3)
     precision: Precision = "fp32" if resolve_precision("auto", torch.device("cpu")) is None else "bf16"
     result = Benchmark("scaling")
     for network in ("resnet18",) if quick else ("resnet18", "resnet50"):
