@@ -87,20 +87,19 @@ def times(out: Path, wall: float) -> Times:
     from asd_ray.study.folder import StudyFolder
 
     folder = StudyFolder(out)
-    steps, ends, first_steps = [], [], []
+    steps, ends, starts = [], [], []
+    begin = (folder.trial(0) / "values.json").stat().st_mtime
+    begins = []
     for number, record in sorted(folder.finished().items()):
         if record.status != "complete":
             raise AsdRayError(f"bench: trial {number} is {record.status}: {record.reason}")
         epochs = [float(epoch["seconds"]) for epoch in folder.history(number)]
         steps.append(sum(epochs))
+        begins.append(ends[-1] if ends else begin)
         ends.append((folder.trial(number) / "trial.json").stat().st_mtime)
         reported = re.search(r"^(\S+ \S+) .*epoch 1 of", (folder.trial(number) / "trial.log").read_text(), re.MULTILINE)
-        if reported and epochs:
-            first_steps.append(datetime.fromisoformat(reported[1]).timestamp() - epochs[0])
-    begins = [(folder.trial(0) / "values.json").stat().st_mtime, *ends]
-    return Times(
-        wall,
-        tuple(steps),
-        tuple(end - begin for begin, end in zip(begins, ends, strict=False)),
-        tuple(first - begin for begin, first in zip(begins, first_steps, strict=False)),
-    )
+        if not reported or not epochs:
+            raise AsdRayError(f"bench: trial {number} has no log of its first epoch")
+        starts.append(datetime.fromisoformat(reported[1]).timestamp() - epochs[0] - begins[-1])
+    trials = tuple(end - begin for begin, end in zip(begins, ends, strict=True))
+    return Times(wall, tuple(steps), trials, tuple(starts))

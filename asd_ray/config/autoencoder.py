@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from asd_ray.config.method import OptimiserConfig
+from asd_ray.config.method import ValidatedConfig
 from asd_ray.config.section import Section
 
 
-class AutoencoderTrainConfig(OptimiserConfig):
+class AutoencoderTrainConfig(ValidatedConfig):
     epochs: int = Field(100, ge=0)
     """The baseline's are 100."""
     batch_size: int = Field(16, ge=2)
@@ -26,16 +26,8 @@ class AutoencoderTrainConfig(OptimiserConfig):
     validation: float = Field(0.1, ge=0, lt=1)
     """Share of the training clips (by a hash of their paths) that is held out and measured after every epoch. The
     baseline holds out the last 10 % of the vectors."""
-    patience: int = Field(0, ge=0)
-    """Epochs without a lower validation loss after which training ends; 0 trains all its epochs."""
     keep: Literal["last", "best"] = "last"
     """Whose weights are left behind. The baseline's: the last epoch's."""
-
-    @model_validator(mode="after")
-    def _patience_needs_validation(self) -> AutoencoderTrainConfig:
-        if self.patience and not self.validation:
-            raise ValueError("patience needs clips that are held out: set validation above 0, or patience to 0")
-        return self
 
 
 class AutoencoderConfig(Section):

@@ -40,6 +40,21 @@ class OptimiserConfig(Section):
         return self
 
 
+class ValidatedConfig(OptimiserConfig):
+    """Of a stage that can hold out training clips and watch their loss."""
+
+    validation: float = Field(0.0, ge=0, lt=1)
+    """Share of the training clips (normal ones, by a hash of their paths) that is held out."""
+    patience: int = Field(0, ge=0)
+    """Epochs without a lower validation loss after which the stage ends; 0 trains all its epochs."""
+
+    @model_validator(mode="after")
+    def _patience_needs_validation(self) -> ValidatedConfig:
+        if self.patience and not self.validation:
+            raise ValueError("patience needs clips that are held out: set validation above 0, or patience to 0")
+        return self
+
+
 class PretrainConfig(OptimiserConfig):
     """Momentum contrast on two augmented views (method A, sections 1.4 to 1.6 and 2 of its reference)."""
 
@@ -89,7 +104,7 @@ class PretrainConfig(OptimiserConfig):
     over two halves of the batch on one worker. [MoCo]."""
 
 
-class FinetuneConfig(OptimiserConfig):
+class FinetuneConfig(ValidatedConfig):
     """A classifier of the training clips' classes (machine and ID), which uses what pre-training has learned.
 
     Not recovered from [A] but for its purpose.
@@ -119,17 +134,9 @@ class FinetuneConfig(OptimiserConfig):
     validation: float = Field(0.05, ge=0, lt=1)
     """Share of the training clips (normal ones, by a hash of their paths) that is held out to choose the epoch by. [B]:
     0.05."""
-    patience: int = Field(0, ge=0)
-    """Epochs without a lower validation loss after which the stage ends; 0 trains all its epochs."""
     keep: Literal["last", "best"] = "best"
     """Whose weights the stage leaves behind: the last epoch's, or those of the lowest validation loss, as [B] does.
     Without validation it is the last."""
-
-    @model_validator(mode="after")
-    def _patience_needs_validation(self) -> FinetuneConfig:
-        if self.patience and not self.validation:
-            raise ValueError("patience needs clips that are held out: set validation above 0, or patience to 0")
-        return self
 
 
 class SiaMocoConfig(Section):

@@ -9,13 +9,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from asd_ray.config.method import OptimiserConfig
+from asd_ray.config.method import ValidatedConfig
 from asd_ray.config.section import Section
 
 Input = Literal["mel", "tgram", "tfgram"]
 
 
-class OsSclTrainConfig(OptimiserConfig):
+class OsSclTrainConfig(ValidatedConfig):
     """Mixup, angular margin and supervised contrast in one stage."""
 
     epochs: int = Field(300, ge=0)
@@ -48,15 +48,11 @@ class OsSclTrainConfig(OptimiserConfig):
     validation: float = Field(0.05, ge=0, lt=1)
     """Share of the training clips (normal ones, by a hash of their paths) that is held out to choose the epoch by. [B]:
     0.05, at random."""
-    patience: int = Field(0, ge=0)
-    """Epochs without a lower validation loss after which training ends; 0 trains all its epochs."""
     keep: Literal["last", "best"] = "best"
     """Whose weights are left behind: the last epoch's, or those of the lowest validation loss, as [B] does."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> OsSclTrainConfig:
-        if self.patience and not self.validation:
-            raise ValueError("patience needs clips that are held out: set validation above 0, or patience to 0")
         if self.student_decay and not self.ema:
             raise ValueError("student_decay is part of the average's update: set ema above 0, or student_decay to 0")
         return self

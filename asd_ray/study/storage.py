@@ -69,7 +69,10 @@ def _connect(url: str) -> optuna.storages.RDBStorage:
         url = url.replace(f"${{{name}}}", value)
     try:
         return optuna.storages.RDBStorage(url)
-    except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
+    except ImportError as error:
+        driver = getattr(error.__cause__, "name", None) or "its driver"
+        raise AsdRayError(f"search.storage: the package {driver}, which talks to this database, is missing.") from None
+    except (SQLAlchemyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
         for name, value in secret.items():
             reason = reason.replace(value, f"${{{name}}}") if value else reason

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -97,6 +98,12 @@ def test_a_storage_that_cannot_be_opened_is_an_error_without_the_secret(
     with pytest.raises(AsdRayError, match=r"search\.storage: the database cannot be opened") as error:
         StudySearch(study, opened(tmp_path / "a", study))
     assert "shared-secret" not in str(error.value)
+
+
+def test_a_missing_driver_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    with pytest.raises(AsdRayError, match="the package psycopg2, which talks to this database, is missing"):
+        StudySearch(study_of("postgresql+psycopg2://u@h/x"), opened(tmp_path / "a", study_of()))
 
 
 def test_a_copied_folder_does_not_write_to_the_first_ones_study(tmp_path: Path, database: str) -> None:
