@@ -87,7 +87,8 @@ def times(out: Path, wall: float) -> Times:
     from asd_ray.study.folder import StudyFolder
 
     folder = StudyFolder(out)
-    steps, ends, starts = [], [], []
+    steps, starts = [], []
+    ends: list[float] = []
     begin = (folder.trial(0) / "values.json").stat().st_mtime
     begins = []
     for number, record in sorted(folder.finished().items()):
