@@ -36,12 +36,15 @@ class Times:
         trials: of each trial one after the other: from its choice, or the end of the trial before, to its own end.
         starts: of each trial, from the same moment to its first step: what its first epoch took beside its steps
             (checkpoint, report) is part of it.
+        training: of each trial, from its first step to the report of its last epoch: with checkpoints and the k-NN
+            probes in between.
     """
 
     wall: float
     steps: tuple[float, ...]
     trials: tuple[float, ...]
     starts: tuple[float, ...] = ()
+    training: tuple[float, ...] = ()
 
     @property
     def outside(self) -> list[float]:
@@ -87,7 +90,7 @@ def times(out: Path, wall: float) -> Times:
     from asd_ray.study.folder import StudyFolder
 
     folder = StudyFolder(out)
-    steps, starts = [], []
+    steps, starts, training = [], [], []
     ends: list[float] = []
     begin = (folder.trial(0) / "values.json").stat().st_mtime
     begins = []
@@ -98,9 +101,12 @@ def times(out: Path, wall: float) -> Times:
         steps.append(sum(epochs))
         begins.append(ends[-1] if ends else begin)
         ends.append((folder.trial(number) / "trial.json").stat().st_mtime)
-        reported = re.search(r"^(\S+ \S+) .*epoch 1 of", (folder.trial(number) / "trial.log").read_text(), re.MULTILINE)
+        told = re.findall(r"^(\S+ \S+) .*epoch \d+ of", (folder.trial(number) / "trial.log").read_text(), re.MULTILINE)
+        reported = [datetime.fromisoformat(at).timestamp() for at in told]
         if not reported or not epochs:
-            raise AsdRayError(f"bench: trial {number} has no log of its first epoch")
-        starts.append(datetime.fromisoformat(reported[1]).timestamp() - epochs[0] - begins[-1])
+            raise AsdRayError(f"bench: trial {number} has no log of its epochs")
+        first_step = reported[0] - epochs[0]
+        starts.append(first_step - begins[-1])
+        training.append(reported[-1] - first_step)
     trials = tuple(end - begin for begin, end in zip(begins, ends, strict=True))
-    return Times(wall, tuple(steps), trials, tuple(starts))
+    return Times(wall, tuple(steps), trials, tuple(starts), tuple(training))

@@ -16,8 +16,9 @@ def add_trial(out: Path, number: int, begin: float, end: float, status: str = "c
     folder.start_trial(number, {})
     folder.write_history(number, 0, [{"epoch": 1, "seconds": 2.0}, {"epoch": 2, "seconds": 1.0}])
     folder.finish_trial(TrialRecord(number, {}, 0, status, reason="" if status == "complete" else "no clips"))
-    reported = datetime.fromtimestamp(begin + 5.5).isoformat(" ", "milliseconds")
-    (folder.trial(number) / "trial.log").write_text(f"x y starts\n{reported} pretrain, epoch 1 of 2, loss 3.2\n")
+    first, last = (datetime.fromtimestamp(begin + after).isoformat(" ", "milliseconds") for after in (5.5, 8.0))
+    log = f"x y starts\n{first} pretrain, epoch 1 of 2, loss 3.2\n{last} finetune, epoch 2 of 2, loss 1.5\n"
+    (folder.trial(number) / "trial.log").write_text(log)
     os.utime(folder.trial(number) / "values.json", (begin, begin))
     os.utime(folder.trial(number) / "trial.json", (end, end))
 
@@ -31,6 +32,7 @@ def test_a_trial_lasts_from_its_choice_or_the_end_of_the_one_before_to_its_own_e
     assert found.trials == (10.0, 5.0)
     assert found.outside == [7.0, 2.0]
     assert found.starts == pytest.approx((3.5, 4.5))
+    assert found.training == pytest.approx((4.5, 4.5))
 
 
 def test_a_study_with_a_failed_trial_is_not_measured(tmp_path: Path) -> None:
