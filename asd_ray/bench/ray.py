@@ -38,6 +38,7 @@ class Job:
     encoder: str
     epochs: int
     batch: int
+    threads: int
     store: Path
     manifest: Manifest
     classes: tuple[str, ...]
@@ -53,45 +54,55 @@ class Trained:
 
 
 def run(quick: bool) -> Benchmark:
-    """Measures plain, through Ray Train, and plain again."""
-    count, epochs, batch = (128, 2, 32) if quick else (1_000, 4, 64)
+    """Measures plain, through Ray Train, and plain again; with one thread, as trials have by default, and with all."""
+    count, epochs, batch = (128, 2, 32) if quick else (1_000, 3, 64)
     encoder = "resnet10t" if quick else "resnet18"
-    with tempfile.TemporaryDirectory(prefix="asd_ray-bench-") as name:
-        folder = Path(name)
+    result = Benchmark("ray")
+    with tempfile.TemporaryDirectory(prefix="asd_ray-bench-") as path:
+        folder = Path(path)
         say(f"ray: features of {count:,} clips")
         clips = link_clips(make_recordings(folder / "recordings", 24), folder / "clips", count)
         manifest = in_new_process(_build, clips, folder / "clips", folder / "store")
-        job = Job(encoder, epochs, batch, folder / "store", manifest, tuple(class_names(clips)))
-        say(f"ray: {epochs} epochs of {encoder}, three times, twice without Ray; a few minutes each")
-        before = in_new_process(plain, job, folder / "before", threads=CORES)
-        ours = in_new_process(through_ray, job, folder / "train", threads=CORES)
-        after = in_new_process(plain, job, folder / "after", threads=CORES)
-    same = ours.losses == before.losses == after.losses
+        for threads in sorted({1, CORES}):
+            job = Job(encoder, epochs, batch, threads, folder / "store", manifest, tuple(class_names(clips)))
+            say(
+                f"ray: {epochs} epochs of {encoder}, threads: {threads}, three times, once of it through Ray; 3 to 5 min"
+            )
+            before, ours, after = (
+                in_new_process(function, job, folder / f"{name}-{threads}", threads=threads)
+                for name, function in (("before", plain), ("train", through_ray), ("after", plain))
+            )
+            result.lines += _lines(job, ours, (before, after), count)
+    return result
+
+
+def _lines(job: Job, ours: Trained, without: tuple[Trained, Trained], count: int) -> list[Comparison]:
+    same = ours.losses == without[0].losses == without[1].losses
+    of = f"{'one thread' if job.threads == 1 else f'{job.threads} threads'} of {CORES} cores"
     note = (
-        f"{encoder}, batches of {batch}, {CORES} threads, epochs from end to end with their checkpoints, the first not "
-        f"counted; the losses of all epochs are {'equal bit for bit' if same else 'NOT equal'}"
+        f"{job.encoder}, batches of {job.batch}, epochs from end to end with their checkpoints, the first not counted; "
+        f"the losses of all epochs are {'equal bit for bit' if same else 'NOT equal'}"
     )
-    return Benchmark(
-        "ray",
-        [
-            Comparison(
-                f"epoch of {count:,} clips through Ray Train, one worker",
-                ours.rate,
-                joined([before.rate, after.rate]),
-                "the same loop in a process without Ray",
-                LIMIT,
-                note=note,
-            ),
-            Comparison(
-                "largest resident memory of the training process",
-                ours.memory,
-                joined([before.memory, after.memory]),
-                "without Ray",
-                note="with Ray, clips in the object store count as far as the worker has read them; Ray's own "
-                "processes do not",
-            ),
-        ],
-    )
+    return [
+        Comparison(
+            f"epoch of {count:,} clips through Ray Train, one worker, {of}",
+            ours.rate,
+            joined([found.rate for found in without]),
+            "the same loop in a process without Ray",
+            LIMIT,
+            note=note,
+        ),
+        Comparison(
+            f"largest resident memory of the training process, {of}",
+            ours.memory,
+            joined([found.memory for found in without]),
+            "without Ray",
+            note="with Ray, clips in the object store count as far as the worker has read them; Ray's own processes do "
+            "not"
+            if job.threads == 1
+            else "",
+        ),
+    ]
 
 
 def _build(clips: list[Clip], root: Path, store: Path) -> Manifest:
@@ -112,17 +123,17 @@ def plain(job: Job, folder: Path) -> Trained:
 def through_ray(job: Job, folder: Path) -> Trained:
     """Trains in a Ray Train worker, as a trial with several workers does, on clips in Ray's object store."""
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
     from asd_ray.features.read import open_features
+    from asd_ray.training.ray_worker import LeanTrainer
 
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")  # as asd_ray.training.ray_worker
     with local_ray():
-        trainer = TorchTrainer(
+        trainer = LeanTrainer(
             _worker,
             train_loop_config={"job": job, "features": open_features(job.store, job.manifest, reading="cached")},
             torch_config=TorchConfig(backend="gloo"),
-            scaling_config=ray.train.ScalingConfig(num_workers=1, resources_per_worker={"CPU": CORES}),
+            scaling_config=ray.train.ScalingConfig(num_workers=1, resources_per_worker={"CPU": job.threads}),
             run_config=ray.train.RunConfig(
                 name="bench",
                 storage_path=str(folder),
@@ -135,8 +146,8 @@ def through_ray(job: Job, folder: Path) -> Trained:
 def _worker(config: dict[str, Any]) -> Trained:
     from asd_ray.training.ray_worker import TrainCheckpoints
 
-    torch.set_num_threads(CORES)
     job: Job = config["job"]
+    torch.set_num_threads(job.threads)
     return _trained(job, config["features"].batches("train", job.classes), TrainCheckpoints(0))
 
 

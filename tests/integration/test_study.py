@@ -245,13 +245,16 @@ def test_a_killed_training_worker_costs_its_epoch_at_most(name: str, tmp_path: P
         while not epochs():  # its first epoch is the event; a run that ends before has failed
             assert process.poll() is None
             time.sleep(0.05)
+        children = list(psutil.process_iter(["cmdline", "environ"]))
         workers = [
             child
-            for child in psutil.process_iter(["cmdline", "environ"])
+            for child in children
             if "RayTrainWorker" in "".join(child.info["cmdline"] or [])
             and (child.info["environ"] or {}).get("ASD_RAY_RUN") == "small-trial-00000"
         ]
         assert len(workers) == 2
+        names = ["".join(child.info["cmdline"] or []) for child in children]
+        assert not [name for name in names if "DatasetManager" in name or "PreemptionWatcher" in name]
         assert all(worker.info["environ"].items() >= ONE_ARENA.items() for worker in workers)
         workers[1].kill()
         _, stderr = process.communicate(timeout=300)
