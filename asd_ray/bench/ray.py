@@ -65,9 +65,7 @@ def run(quick: bool) -> Benchmark:
         manifest = in_new_process(_build, clips, folder / "clips", folder / "store")
         for threads in sorted({1, CORES}):
             job = Job(encoder, epochs, batch, threads, folder / "store", manifest, tuple(class_names(clips)))
-            say(
-                f"ray: {epochs} epochs of {encoder}, threads: {threads}, three times, once of it through Ray; 3 to 5 min"
-            )
+            say(f"ray: {epochs} epochs of {encoder}, threads: {threads}, plain, through Ray and plain; 3 to 5 min")
             before, ours, after = (
                 in_new_process(function, job, folder / f"{name}-{threads}", threads=threads)
                 for name, function in (("before", plain), ("train", through_ray), ("after", plain))
