@@ -70,5 +70,5 @@ def _long(times: Times) -> list[Comparison]:
             note="training is from a trial's first step to the report of its last epoch, with its checkpoints and k-NN "
             "probes; outside are all of the above, a trial's start, its scores and its files",
         ),
-        Comparison(f"{what}: share outside of training steps", share["training steps"]),
+        Comparison(f"{what}: share outside of training steps", share["training steps"], limit=OUTSIDE, at_most=True),
     ]

@@ -90,23 +90,20 @@ def times(out: Path, wall: float) -> Times:
     from asd_ray.study.folder import StudyFolder
 
     folder = StudyFolder(out)
-    steps, starts, training = [], [], []
-    ends: list[float] = []
+    steps, trials, starts, training = [], [], [], []
     begin = (folder.trial(0) / "values.json").stat().st_mtime
-    begins = []
     for number, record in sorted(folder.finished().items()):
         if record.status != "complete":
             raise AsdRayError(f"bench: trial {number} is {record.status}: {record.reason}")
         epochs = [float(epoch["seconds"]) for epoch in folder.history(number)]
-        steps.append(sum(epochs))
-        begins.append(ends[-1] if ends else begin)
-        ends.append((folder.trial(number) / "trial.json").stat().st_mtime)
         told = re.findall(r"^(\S+ \S+) .*epoch \d+ of", (folder.trial(number) / "trial.log").read_text(), re.MULTILINE)
         reported = [datetime.fromisoformat(at).timestamp() for at in told]
         if not reported or not epochs:
             raise AsdRayError(f"bench: trial {number} has no log of its epochs")
-        first_step = reported[0] - epochs[0]
-        starts.append(first_step - begins[-1])
+        first_step, end = reported[0] - epochs[0], (folder.trial(number) / "trial.json").stat().st_mtime
+        steps.append(sum(epochs))
+        trials.append(end - begin)
+        starts.append(first_step - begin)
         training.append(reported[-1] - first_step)
-    trials = tuple(end - begin for begin, end in zip(begins, ends, strict=True))
-    return Times(wall, tuple(steps), trials, tuple(starts), tuple(training))
+        begin = end
+    return Times(wall, tuple(steps), tuple(trials), tuple(starts), tuple(training))

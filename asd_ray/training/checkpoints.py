@@ -38,9 +38,8 @@ class FileCheckpoints:
 
     def save(self, state: dict[str, Any], metrics: dict[str, Any]) -> None:
         path = self.folder / f"epoch_{metrics['epoch']:05d}.pt"
-        content = io.BytesIO()  # writing to a full disk itself, torch would not say what is wrong
-        torch.save(state, content)
-        write_atomically(path, lambda beside: Path(beside).write_bytes(content.getbuffer()))
+        content = _packed(state)
+        write_atomically(path, lambda beside: Path(beside).write_bytes(content))
         for old in self._files()[:-KEEP]:
             old.unlink()
 
@@ -55,10 +54,8 @@ class FileCheckpoints:
 def save_rank(filesystem: FileSystem, folder: str, rank: int, state: dict[str, Any]) -> None:
     """Writes one worker's part of a checkpoint folder, which is made if it is not there."""
     filesystem.create_dir(folder)
-    content = io.BytesIO()
-    torch.save(state, content)
     with filesystem.open_output_stream(f"{folder}/rank_{rank}.pt") as stream:
-        stream.write(content.getbuffer())
+        stream.write(_packed(state))
 
 
 def load_rank(folder: Path, rank: int) -> dict[str, Any]:
@@ -68,3 +65,10 @@ def load_rank(folder: Path, rank: int) -> dict[str, Any]:
     if rank > 0 and own.exists():
         state["stage_state"].update(torch.load(own, map_location="cpu", weights_only=True)["stage_state"])
     return state
+
+
+def _packed(state: dict[str, Any]) -> memoryview:
+    """What :func:`torch.save` makes of a state: writing to a full disk itself, it would not say what is wrong."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    return content.getbuffer()
