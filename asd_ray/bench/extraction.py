@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from asd_ray.allocator import keep_freed_memory
 from asd_ray.bench import librosa_baseline
 from asd_ray.bench.memory import peak_memory
 from asd_ray.bench.processes import local_ray, wait_for_others
@@ -45,7 +46,9 @@ def build_memory(clips: Sequence[Clip], root: Path, store: Path) -> float:
 
 
 def one_core(recordings: Sequence[Path], repeats: int) -> dict[str, Measured]:
-    """Rates of all loops, in turn, in a process of one thread. Without librosa its loop is left out."""
+    """Rates of all loops, in turn, in a process of one thread that keeps freed memory, as a build's do. Without librosa
+    its loop is left out."""
+    keep_freed_memory()
     loops = {
         OURS: loop(recordings, LogMel(FeatureConfig())),
         TORCHAUDIO: loop(recordings, torchaudio_log_mel()),
@@ -115,8 +118,8 @@ def baseline_vectors() -> Callable[[Tensor], Tensor]:
     log_mel, context = LogMel(FeatureConfig(preset="dcase2020_baseline")), librosa_baseline.CONTEXT
 
     def vectors(waveforms: Tensor) -> Tensor:
-        frames = log_mel(waveforms).transpose(1, 2)  # (B, T, F)
-        # Frames lie one after the other, so every vector is a piece of the whole: .half() is what copies them.
+        frames = log_mel(waveforms).transpose(1, 2).to(torch.float16, memory_format=torch.contiguous_format)
+        # (B, T, F): frames lie one after the other, so every vector is a piece of the whole, and none is copied.
         return frames.flatten(1).unfold(1, context * frames.shape[2], frames.shape[2])
 
     return vectors

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import os
 import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -39,10 +41,10 @@ class Header(NamedTuple):
 
 
 class _Wav(NamedTuple):
-    """What a file says of itself and, if it is a plain wav of 16-bit integers, the byte at which they start."""
+    """What a file says of itself, and whether it is a plain wav of 16-bit integers."""
 
     header: Header
-    int16_from: int | None
+    int16: bool
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -54,22 +56,28 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     Raises:
         BadClip: the file is missing, unreadable, empty or (wav) truncated.
     """
-    return _look_at(path).header
+    with _opened(path) as file:
+        return _look_at(path, file).header
 
 
-def _look_at(path: str | os.PathLike[str]) -> _Wav:
-    """:func:`read_header`, with what :func:`decode` wants to know."""
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
         with open(path, "rb", buffering=_HEADER) as file:
-            wav = _wav_header(path, file)
+            yield file
     except OSError as error:
         raise bad_clip("unreadable", path, error.strerror or str(error), "a recording") from None
+
+
+def _look_at(path: str | os.PathLike[str], file: BinaryIO) -> _Wav:
+    """The header of an open file, which is left where the samples of a plain wav begin."""
+    wav = _wav_header(path, file)
     if wav is None:
         try:
             info = soundfile.info(os.fspath(path))
         except soundfile.LibsndfileError as error:
             raise _undecodable(path, error) from None
-        wav = _Wav(Header(info.samplerate, info.frames, info.channels), None)
+        wav = _Wav(Header(info.samplerate, info.frames, info.channels), int16=False)
     if wav.header.frames <= 0:
         raise bad_clip("empty", path, "no samples", "a recording with at least one sample")
     return wav
@@ -107,17 +115,17 @@ def _wav_header(path: str | os.PathLike[str], file: BinaryIO) -> _Wav | None:
                     "a whole file; copy or download it again",
                 )
             header = Header(sample_rate, length // block, channels)
-            return _Wav(header, file.tell() if tag == _PCM and bits == 16 and block == 2 * channels else None)
+            return _Wav(header, int16=tag == _PCM and bits == 16 and block == 2 * channels)
         else:
             file.seek(length + length % 2, os.SEEK_CUR)
     raise bad_clip("truncated", path, "the file ends before its samples begin", "a whole file; copy it again")
 
 
-def decode(path: str | os.PathLike[str], frames: int = -1, seen: _Wav | None = None) -> tuple[NDArray[np.float32], int]:
+def decode(path: str | os.PathLike[str], frames: int = -1) -> tuple[NDArray[np.float32], int]:
     """The first ``frames`` samples (all by default) of every channel, at the file's own rate.
 
     Integer formats are scaled to [-1, 1); float formats are taken as they are. Plain 16-bit wav files do without
-    libsndfile, to its values in a fifth of its time. ``seen`` is what :func:`read` has seen of the file already.
+    libsndfile, to its values in a fifth of its time.
 
     Returns:
         Samples (N, C) in fp32, and the sample rate in Hz.
@@ -125,12 +133,20 @@ def decode(path: str | os.PathLike[str], frames: int = -1, seen: _Wav | None = N
     Raises:
         BadClip: the file cannot be decoded, or holds fewer samples than its header says.
     """
-    header, int16_from = seen or _look_at(path)
-    wanted = header.frames if frames < 0 else min(frames, header.frames)
-    sample_rate = header.sample_rate
-    if int16_from is not None:
-        samples = _int16_samples(path, int16_from, wanted, header.channels)
-    else:
+    samples, sample_rate, _ = _decode(path, lambda header: frames)
+    return samples, sample_rate
+
+
+def _decode(path: str | os.PathLike[str], frames_of: Callable[[Header], int]) -> tuple[NDArray[np.float32], int, bool]:
+    """:func:`decode`, of as many samples as the header makes one want, and whether all of them are finite for sure."""
+    with _opened(path) as file:
+        header, int16 = _look_at(path, file)
+        wanted = frames_of(header)
+        wanted = header.frames if wanted < 0 else min(wanted, header.frames)
+        sample_rate = header.sample_rate
+        if int16:
+            samples = _int16_samples(file, wanted, header.channels)
+    if not int16:
         try:
             samples, sample_rate = soundfile.read(os.fspath(path), frames=wanted, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
@@ -142,18 +158,16 @@ def decode(path: str | os.PathLike[str], frames: int = -1, seen: _Wav | None = N
             f"{len(samples):,} of {wanted:,} samples could be decoded",
             "a whole file; copy or download it again",
         )
-    return samples, sample_rate
+    return samples, sample_rate, int16
 
 
-def _int16_samples(path: str | os.PathLike[str], start: int, frames: int, channels: int) -> NDArray[np.float32]:
-    """Samples (N, C) of a plain 16-bit wav file, which start at a byte of it."""
-    try:
-        samples = np.fromfile(path, "<i2", frames * channels, offset=start)
-    except OSError as error:
-        raise bad_clip("unreadable", path, error.strerror or str(error), "a recording") from None
-    whole = samples[: len(samples) // channels * channels].reshape(-1, channels).astype(np.float32)
-    whole *= np.float32(1 / 32768)
-    return whole
+def _int16_samples(file: BinaryIO, frames: int, channels: int) -> NDArray[np.float32]:
+    """Samples (N, C) of a plain 16-bit wav file from where it stands."""
+    integers = np.empty((frames, channels), "<i2")
+    read = file.readinto(integers)  # type: ignore[attr-defined]
+    samples = integers[: read // (2 * channels)].astype(np.float32)
+    samples *= np.float32(1 / 32768)
+    return samples
 
 
 def read(
@@ -177,22 +191,23 @@ def read(
         BadClip: the file is unreadable, empty, truncated, has no such channel, or has NaN or infinite samples in the
             part that is used.
     """
-    seen = _look_at(path)
-    header = seen.header
-    if channel != "mean" and not 0 <= channel < header.channels:
-        raise bad_clip(
-            "channels",
-            path,
-            f"no channel {channel} among its {header.channels}",
-            f"data.channel to be {'0' if header.channels == 1 else f'0 to {header.channels - 1}'} or mean",
-        )
-    frames = -1
-    if seconds is not None:
+
+    def frames_of(header: Header) -> int:
+        if channel != "mean" and not 0 <= channel < header.channels:
+            raise bad_clip(
+                "channels",
+                path,
+                f"no channel {channel} among its {header.channels}",
+                f"data.channel to be {'0' if header.channels == 1 else f'0 to {header.channels - 1}'} or mean",
+            )
+        if seconds is None:
+            return -1
         margin = 0.0 if header.sample_rate == sample_rate else _MARGIN_SECONDS
-        frames = math.ceil(round((seconds + margin) * header.sample_rate, 6))
-    samples, rate = decode(path, frames, seen)
+        return math.ceil(round((seconds + margin) * header.sample_rate, 6))
+
+    samples, rate, finite = _decode(path, frames_of)
     mono = samples.mean(axis=1) if channel == "mean" else samples[:, channel]
-    if seen.int16_from is None and not np.isfinite(mono).all():
+    if not finite and not np.isfinite(mono).all():
         raise bad_clip("not finite", path, "NaN or infinite samples", "finite numbers; export the recording again")
     if rate != sample_rate:
         mono = soxr.resample(mono, rate, sample_rate, quality="HQ")
