@@ -106,7 +106,7 @@ def test_a_clips_features_do_not_depend_on_the_clips_beside_it() -> None:
     n_fft=st.integers(64, 300),
     shorter=st.integers(0, 30),
     hop=st.integers(1, 200),
-    n_mels=st.sampled_from([1, 8, 12, 13, 40, 128]),  # of the last, many take no frequency at all
+    n_mels=st.sampled_from([8, 12, 13, 40, 128]),  # of the last, many take no frequency at all
     power=st.sampled_from([1.0, 2.0, 0.7]),
     mirrored=st.booleans(),
     clips=st.integers(1, 3),
