@@ -28,6 +28,7 @@ from asd_ray.study.folder import StudyFolder
 from asd_ray.study.live import StudyView
 from asd_ray.study.results import StudyOutcome, write_results
 from asd_ray.study.search import StudySearch
+from asd_ray.study.spares import Spares
 from asd_ray.study.trial import StudyInputs
 from asd_ray.study.trials import missing_repeats, run_repeats, run_trials
 from asd_ray.study.turns import start_turns
@@ -93,10 +94,11 @@ def _run_all(study: StudyConfig, folder: StudyFolder, address: str | None, view:
             clips = find_clips(study, root, view)
         inputs = prepare(study, folder, clips, root, view)
         view.concurrency = concurrency(study.resources, growing=address is not None)
+        spares = Spares(view.concurrency) if address is None else None
         view.phase("trials")
-        run_trials(study, folder, inputs, view)
+        run_trials(study, folder, inputs, view, spares)
         view.phase("repeats with other seeds")
-        run_repeats(study, folder, inputs, view)
+        run_repeats(study, folder, inputs, view, spares)
 
 
 def data_root(study: StudyConfig, folder: StudyFolder) -> tuple[Path, bool]:
