@@ -31,9 +31,10 @@ class ResourceConfig(Section):
     max_failures: int = Field(1, ge=0)
     """Times that a trial is started again after it lost a worker."""
     reuse_processes: bool = False
-    """Whether a trial's process goes on with further trials, whose start then takes a fraction of a second instead of
-    four or five (the workers of trials with several are always new): for searches whose trials take seconds. Ray's
-    dashboard then shows such a process under the study's name alone."""
+    """Whether a trial's process goes on with further trials (the workers of trials with several are always new): for
+    searches whose trials take seconds, as a new process costs three seconds of a core, and on a Ray at an address the
+    trial waits for them; elsewhere processes are started ahead. Ray's dashboard then shows such a process under the
+    study's name alone."""
     reading: Literal["auto", "cached", "streamed"] = "auto"
     """Where training takes the features from: Ray's object store, read once (``cached``), or the shards, again every
     epoch (``streamed``). ``auto`` caches what fits."""

@@ -92,9 +92,9 @@ def _run_all(study: StudyConfig, folder: StudyFolder, address: str | None, view:
             config, layout = there or (study.data.synthetic, "dcase2020")
             synthetic.synthesise(root, config, layout, progress=view.progress, run=parallel)
             clips = find_clips(study, root, view)
-        inputs = prepare(study, folder, clips, root, view)
         view.concurrency = concurrency(study.resources, growing=address is not None)
         spares = Spares(view.concurrency) if address is None else None
+        inputs = prepare(study, folder, clips, root, view, spares)
         view.phase("trials")
         run_trials(study, folder, inputs, view, spares)
         view.phase("repeats with other seeds")
@@ -133,7 +133,14 @@ def find_clips(study: StudyConfig, root: Path, view: StudyView) -> list[Clip]:
     return clips
 
 
-def prepare(study: StudyConfig, folder: StudyFolder, clips: list[Clip], root: Path, view: StudyView) -> StudyInputs:
+def prepare(
+    study: StudyConfig,
+    folder: StudyFolder,
+    clips: list[Clip],
+    root: Path,
+    view: StudyView,
+    spares: Spares | None = None,
+) -> StudyInputs:
     """Features, baselines, and the clips in Ray's object store: what all trials share."""
     study = _with_whole_path(study)
     own = folder.path / "features"
@@ -154,6 +161,8 @@ def prepare(study: StudyConfig, folder: StudyFolder, clips: list[Clip], root: Pa
         prune=not study.features.store,
         few=FEW,
     ).manifest
+    if spares is not None:
+        spares.expect(1)  # from here on this process has one core's work
     folder.write_environment(manifest.hash, ray.cluster_resources(), (root / "synthetic.json").exists())
     skipped = set(manifest.skipped)
     clips = [clip for clip in clips if clip.path not in skipped]

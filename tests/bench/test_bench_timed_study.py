@@ -39,3 +39,14 @@ def test_a_study_with_a_failed_trial_is_not_measured(tmp_path: Path) -> None:
     add_trial(tmp_path, 0, 1.0, 2.0, "failed")
     with pytest.raises(AsdRayError, match="trial 0 is failed: no clips"):
         times(tmp_path, 30.0)
+
+
+def test_trials_at_the_same_time_share_the_places_there_are(tmp_path: Path) -> None:
+    for number, begin, end in ((0, 1000.0, 1010.0), (1, 1001.0, 1015.0)):
+        add_trial(tmp_path, number, begin, end)
+    found = times(tmp_path, 30.0, at_once=2)
+    assert found.trials == (10.0, 14.0)
+    assert found.span == 15.0
+    assert found.training == pytest.approx((4.5, 4.5))
+    assert found.share_outside(found.training) == pytest.approx(1 - 9 / 60)
+    assert times(tmp_path, 30.0).share_outside(found.steps) == pytest.approx(1 - 6 / 30)
