@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from asd_ray.clips import stable_hash
 from asd_ray.config import SyntheticConfig
@@ -146,6 +145,8 @@ def _stratum(
     faults = MACHINES[machine].faults
     first = config.test_anomaly - count  # the target domain's kinds go on where the source's end
     kinds = [list(faults)[(first + index) % len(faults)] if label == "anomaly" else "" for index in range(count)]
+    from scipy.stats import qmc  # 0.4 s that a process which renders saves
+
     design = qmc.LatinHypercube(5, rng=rng).random(count).tolist()
     (slowest, fastest), (idle, full) = OPERATION[domain]
     for index, (kind, (level, snr, speed, load, severity)) in enumerate(zip(kinds, design, strict=True)):

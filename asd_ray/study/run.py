@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,7 @@ def run_study(study: StudyConfig, out: Path, address: str | None = None, stdout:
         with (
             view.open(folder.path / "logs" / "study.log"),
             alone(folder.path / "logs" / ".lock", other, OTHER_SECONDS, view.say),
+            ExitStack() as session,
         ):
             view.finished = list(folder.finished().values())
             if resumed:
@@ -70,35 +73,40 @@ def run_study(study: StudyConfig, out: Path, address: str | None = None, stdout:
                 for number in sorted(folder.started().keys() - {record.trial for record in view.finished}):
                     view.say(f"trial {number} was under way when an earlier run was cut off; it goes on.")
             if len(view.finished) < study.search.num_trials or missing_repeats(study, folder):
-                _run_all(study, folder, address, view)
+                _run_all(study, folder, address, view, session)
             elif resumed:
                 StudySearch(study, folder)  # a kill after the last trial's end has left Optuna's storage behind
             view.phase("writing tables and report")
-            return write_results(folder, study)
+            with ThreadPoolExecutor(1) as meanwhile:
+                ended = meanwhile.submit(session.close)  # Ray takes a second to end
+                outcome = write_results(folder, study)
+                ended.result()
+            return outcome
 
 
-def _run_all(study: StudyConfig, folder: StudyFolder, address: str | None, view: StudyView) -> None:
+def _run_all(study: StudyConfig, folder: StudyFolder, address: str | None, view: StudyView, session: ExitStack) -> None:
+    """Runs what is missing. The Ray that it starts, or connects to, lasts as long as ``session``."""
     root, made = data_root(study, folder)
     clips = find_clips(study, root, view) if made else []  # what is wrong with the data shows before Ray is started
     view.phase("starting Ray" if address is None else f"connecting to Ray at {address}")
-    with (
-        ray_session(address, study.name, study.resources) as where,
-        watched(ray.get_runtime_context().gcs_address, view.say),
-    ):
-        view.say(where)
-        if not made:
-            view.phase("making synthetic recordings")
-            there = synthetic.described(root) if study.data.root else None  # a set from `data synth` is taken as it is
-            config, layout = there or (study.data.synthetic, "dcase2020")
-            synthetic.synthesise(root, config, layout, progress=view.progress, run=parallel)
-            clips = find_clips(study, root, view)
-        view.concurrency = concurrency(study.resources, growing=address is not None)
-        spares = Spares(view.concurrency) if address is None else None
-        inputs = prepare(study, folder, clips, root, view, spares)
-        view.phase("trials")
-        run_trials(study, folder, inputs, view, spares)
-        view.phase("repeats with other seeds")
-        run_repeats(study, folder, inputs, view, spares)
+    where = session.enter_context(ray_session(address, study.name, study.resources))
+    session.enter_context(watched(ray.get_runtime_context().gcs_address, view.say))
+    view.say(where)
+    view.concurrency = concurrency(study.resources, growing=address is not None)
+    spares = Spares(view.concurrency) if address is None else None
+    if spares is not None:
+        spares.expect(1)  # its imports take longer than all that comes before the first trial
+    if not made:
+        view.phase("making synthetic recordings")
+        there = synthetic.described(root) if study.data.root else None  # a set from `data synth` is taken as it is
+        config, layout = there or (study.data.synthetic, "dcase2020")
+        synthetic.synthesise(root, config, layout, progress=view.progress, run=parallel)
+        clips = find_clips(study, root, view)
+    inputs = prepare(study, folder, clips, root, view)
+    view.phase("trials")
+    run_trials(study, folder, inputs, view, spares)
+    view.phase("repeats with other seeds")
+    run_repeats(study, folder, inputs, view, spares)
 
 
 def data_root(study: StudyConfig, folder: StudyFolder) -> tuple[Path, bool]:
@@ -133,14 +141,7 @@ def find_clips(study: StudyConfig, root: Path, view: StudyView) -> list[Clip]:
     return clips
 
 
-def prepare(
-    study: StudyConfig,
-    folder: StudyFolder,
-    clips: list[Clip],
-    root: Path,
-    view: StudyView,
-    spares: Spares | None = None,
-) -> StudyInputs:
+def prepare(study: StudyConfig, folder: StudyFolder, clips: list[Clip], root: Path, view: StudyView) -> StudyInputs:
     """Features, baselines, and the clips in Ray's object store: what all trials share."""
     study = _with_whole_path(study)
     own = folder.path / "features"
@@ -161,8 +162,6 @@ def prepare(
         prune=not study.features.store,
         few=FEW,
     ).manifest
-    if spares is not None:
-        spares.expect(1)  # from here on this process has one core's work
     folder.write_environment(manifest.hash, ray.cluster_resources(), (root / "synthetic.json").exists())
     skipped = set(manifest.skipped)
     clips = [clip for clip in clips if clip.path not in skipped]

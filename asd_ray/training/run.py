@@ -82,29 +82,34 @@ def run(
     seed_everything(inputs.seed, "build")  # the same initial weights on every worker
     method = build(inputs.study.method, data_info(inputs.manifest, inputs.classes, workers.size)).to(device)
 
-    def embedded(split: str, keep: Callable[[str], bool] | None = None) -> tuple[list[str], scoring.Embedded]:
-        batches = clips((split,))
-        if keep is not None:
-            batches = batches.where(np.array([keep(clip.path) for clip in batches.clips], dtype=bool))
-        return _gathered(_embed(method, batches, inputs.classes), workers)
+    splits = inputs.evaluation.splits
+    network: dict[str, Any] = {}
+    known: dict[str, tuple[list[str], scoring.Embedded]] = {}
+    parts: dict[str, tuple[str, Callable[[str], bool]]] = {
+        "train": ("train", lambda path: True),
+        "select": ("test", lambda path: splits.get(path) == "select"),
+        "others": ("test", lambda path: splits.get(path) != "select"),
+    }
 
-    known: list[Any] = []
-
-    def embedded_train() -> scoring.Embedded:
-        """All workers' training clips, embedded again only where the network is not what it was the last time: the
+    def embedded(part: str) -> tuple[list[str], scoring.Embedded]:
+        """All workers' clips of a part, embedded again only where the network is not what it was the last time: the
         last epoch's probe and the scores mostly ask for the same."""
         state = method.state_dict()
-        same = bool(known) and all(torch.equal(state[name], before) for name, before in known[0].items())
+        same = bool(network) and all(torch.equal(state[name], before) for name, before in network.items())
         if workers.largest(float(not same)):  # to embed is a matter of all workers
-            known[:] = {name: tensor.clone() for name, tensor in state.items()}, embedded("train")[1]
-        return known[1]
+            known.clear()
+            network.update({name: tensor.clone() for name, tensor in state.items()})
+        if part not in known:
+            split, belongs = parts[part]
+            batches = clips((split,))
+            batches = batches.where(np.array([belongs(clip.path) for clip in batches.clips], dtype=bool))
+            known[part] = _gathered(_embed(method, batches, inputs.classes), workers)
+        return known[part]
 
     def probe() -> dict[str, float]:
         """AUC on the select split of k-NN (the nearest by cosine, whatever the trial scores by) on the embeddings as
         they are now: cheap, needs no classifier, and compares all trials of a study alike."""
-        splits = inputs.evaluation.splits
-        train_embedded = embedded_train()
-        paths, test_embedded = embedded("test", lambda path: splits.get(path) == "select")
+        (_, train_embedded), (paths, test_embedded) = embedded("train"), embedded("select")
         if workers.rank > 0 or not paths:
             return {}
         scores = scoring.score_all(train_embedded, test_embedded, PROBE, ["knn"])
@@ -139,7 +144,10 @@ def run(
         after=after,
     )
     finish(method, clips(("train",)))
-    train_embedded, (test_paths, test_embedded) = embedded_train(), embedded("test")
+    (_, train_embedded), (test_paths, test_embedded) = (
+        embedded("train"),
+        _joined([embedded("select"), embedded("others")]),
+    )
     if workers.rank > 0:
         return None
     scored = inputs.evaluation.scored(test_paths, scoring.score_all(train_embedded, test_embedded, config))
@@ -190,9 +198,14 @@ def _gathered(part: tuple[list[str], scoring.Embedded], workers: Workers) -> tup
         dist.gather_object(part, parts if workers.rank == 0 else None)
         if workers.rank > 0:
             return part
+    return _joined(parts)
+
+
+def _joined(parts: list[tuple[list[str], scoring.Embedded]]) -> tuple[list[str], scoring.Embedded]:
+    """Clips of several parts in the order of their paths."""
     paths = [path for names, _ in parts for path in names]
     order = sorted(range(len(paths)), key=paths.__getitem__)
-    filled = [embedded for names, embedded in parts if names] or [part[1]]
+    filled = [embedded for names, embedded in parts if names] or [parts[0][1]]
     joined = []
     for name in ("embedding", "logits", "label", "domain", "own", "learned"):
         column = np.concatenate([getattr(embedded, name) for embedded in filled])

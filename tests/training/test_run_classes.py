@@ -94,13 +94,14 @@ def test_the_attributes_of_test_clips_change_nothing(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("changes", [False, True])
-def test_training_clips_are_embedded_again_only_by_another_network(
+def test_clips_are_embedded_again_only_by_another_network(
     changes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedded: list[str] = []
+    splits = evaluation_splits(some_clips())
 
     def counting(method: Method, clips: Batches) -> tuple[torch.Tensor, torch.Tensor]:
-        embedded.extend({clip.split for clip in clips.clips})
+        embedded.extend({splits.get(clip.path, clip.split) for clip in clips.clips})
         return embed(method, clips)
 
     def finish(method: Method, clips: Batches) -> None:
@@ -110,5 +111,5 @@ def test_training_clips_are_embedded_again_only_by_another_network(
     monkeypatch.setattr("asd_ray.training.run.embed", counting)
     monkeypatch.setattr("asd_ray.training.run.finish", finish)
     scored(METHODS["sia_moco"], some_clips(), tmp_path)
-    probe, scores = ["train", "test"], ["train", "test"] if changes else ["test"]
+    probe, scores = ["train", "select"], ["train", "select", "holdout"] if changes else ["holdout"]
     assert embedded == probe + scores
