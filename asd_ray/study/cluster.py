@@ -47,7 +47,10 @@ def ray_session(address: str | None, name: str, resources: ResourceConfig) -> It
         for variable, value in ONE_ARENA.items():
             os.environ.setdefault(variable, value)  # of Ray's processes, which this one starts
         os.environ.setdefault("RAY_preload_python_modules", "asd_ray.ray_process")
-        os.environ[THREADS] = str(max(1, int(resources.cpus_per_worker)))
+        if resources.workers == 1:
+            os.environ[THREADS] = str(max(1, int(resources.cpus_per_worker)))
+        else:  # then a trial's process only waits for Ray Train's, some of which would import in vain, too
+            os.environ.pop(THREADS, None)
     missing = {variable: value for variable, value in ONE_ARENA.items() if variable not in os.environ}
     job = ray.job_config.JobConfig(
         metadata={"job_name": name, "study": name}, runtime_env={"env_vars": missing} if missing else None

@@ -93,7 +93,7 @@ def _run_all(study: StudyConfig, folder: StudyFolder, address: str | None, view:
     session.enter_context(watched(ray.get_runtime_context().gcs_address, view.say))
     view.say(where)
     view.concurrency = concurrency(study.resources, growing=address is not None)
-    spares = Spares(view.concurrency) if address is None else None
+    spares = Spares(view.concurrency) if address is None and study.resources.workers == 1 else None
     if spares is not None:
         spares.expect(1)  # its imports take longer than all that comes before the first trial
     if not made:
