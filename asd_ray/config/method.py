@@ -144,8 +144,8 @@ class SiaMocoConfig(Section):
 
     name: Literal["sia_moco"] = "sia_moco"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the passes of encoder and light network; the head is fp32. ``auto``: bf16 on CUDA and on CPUs with AVX-512
-    BF16 or AMX, else fp32."""
+    """Of the passes of encoder and light network, and of the gradients that several workers exchange; the head is fp32.
+    ``auto``: bf16 on CUDA and on CPUs with AVX-512 BF16 or AMX, else fp32."""
     compile: bool = False
     """Translate encoder and light network by ``torch.compile`` at their first passes, which takes half a minute or more
     in each trial and needs a C++ compiler on every node."""

@@ -2,7 +2,8 @@
 
 A process that imports Ray, torch and timm needs three seconds of a core before a trial's first step. Ray starts it when
 Tune asks for the trial's actor; but its raylet also starts processes ahead if it is told to, and the next actor with
-the same runtime environment gets one of these. What they import meanwhile is in :mod:`asd_ray.ray_process`.
+the same runtime environment gets one of these. What they import meanwhile is in :mod:`asd_ray.ray_process`. Trials with
+several workers gain nothing: Ray Train's processes have an environment of their own for every trial.
 """
 
 from __future__ import annotations

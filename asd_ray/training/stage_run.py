@@ -19,12 +19,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from asd_ray.clips import Clip, stable_hash
 from asd_ray.config import OptimiserConfig
 from asd_ray.features.batches import Batches
-from asd_ray.methods.base import Stage
+from asd_ray.methods.base import Stage, resolve_precision
 
 COLLAPSED = 1e-4  # standard deviation per dimension of unit vectors; 1/sqrt(D) when they fill the sphere
 EVAL_BATCH = 64  # clips of one pass without gradients
@@ -89,12 +90,7 @@ class StageRun:
         self.optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, learning_rate_factor(config, self.steps))
         self.best: dict[str, Any] | None = None
-        # The queue is the same on every worker and the memory bank belongs to each: buffers are never broadcast.
-        self.step_loss: nn.Module = (
-            DistributedDataParallel(stage, broadcast_buffers=False, gradient_as_bucket_view=True)
-            if workers.size > 1
-            else stage
-        )
+        self.step_loss: nn.Module = distributed(stage, self.device) if workers.size > 1 else stage
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the clips. Returns the means of the step metrics over steps and workers, and the rate."""
@@ -187,6 +183,17 @@ class StageRun:
         self.best = state["best"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
+
+
+def distributed(stage: Stage, device: torch.device) -> DistributedDataParallel:
+    """A stage whose gradients are averaged over all workers, in bf16 where its networks calculate in bf16: there most
+    gradients are bf16 numbers anyway, and half as many bytes go from worker to worker."""
+    # The queue is the same on every worker and the memory bank belongs to each: buffers are never broadcast.
+    parallel = DistributedDataParallel(stage, broadcast_buffers=False, gradient_as_bucket_view=True)
+    precisions = {getattr(module, "precision", "fp32") for module in stage.modules()}
+    if any(resolve_precision(precision, device) == torch.bfloat16 for precision in precisions):
+        parallel.register_comm_hook(None, bf16_compress_hook)
+    return parallel
 
 
 def held_out_clips(clips: Sequence[Clip], share: float) -> np.ndarray:
