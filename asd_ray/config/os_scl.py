@@ -63,8 +63,8 @@ class OsSclConfig(Section):
 
     name: Literal["os_scl"] = "os_scl"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the passes of Tgram, TFgram and MobileFaceNet, and of the gradients that several workers exchange; what follows
-    is fp32. ``auto``: bf16 on CUDA and on CPUs with AVX-512 BF16 or AMX, else fp32, which is [B]'s."""
+    """Of the passes of Tgram, TFgram and MobileFaceNet, and of gradients that several workers exchange; what follows is
+    fp32. ``auto``: bf16 on CUDA and on CPUs with AVX-512 BF16 or AMX, else fp32, which is [B]'s."""
     inputs: tuple[Input, ...] = Field(("mel", "tgram", "tfgram"), min_length=1)
     """Channels of the network's input, in this order whatever the order here: the Log-Mel, and what Tgram and TFgram
     make of the waveform. [B]'s best result is of all three, STgram-MFN's of ``mel`` and ``tgram``."""
