@@ -24,17 +24,19 @@ from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGA
 log = logging.getLogger("asd_ray")
 KEPT_SECONDS = 3600
 """That a spare process waits for a trial before Ray may end it."""
+MOST = 4
+"""Spare processes at a time, each of which holds a third of a gigabyte."""
 
 
 class Spares:
-    """Keeps as many spare processes as trials can begin at the same time, and no more than are still to begin.
+    """Keeps as many spare processes as trials can begin at the same time, but no more than are still to begin, and few.
 
     Args:
         at_once: trials at the same time.
     """
 
     def __init__(self, at_once: int) -> None:
-        self.at_once, self.expected, self.waiting = at_once, 0, 0
+        self.at_once, self.expected, self.waiting = min(at_once, MOST), 0, 0
 
     def expect(self, processes: int) -> None:
         """So many processes of trials are still to begin."""

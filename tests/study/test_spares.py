@@ -35,11 +35,11 @@ def test_a_trial_that_begins_again_after_a_failure_may_find_none() -> None:
     assert started(at_once=1, processes=2, begun=4) == [1, 2, 2, 2, 2]
 
 
-@given(st.integers(1, 8), st.integers(0, 40))
+@given(st.integers(1, 100), st.integers(0, 40))
 def test_every_trial_finds_one_and_none_is_left(at_once: int, processes: int) -> None:
     before = started(at_once, processes, processes)
     for trial in range(processes):
-        assert trial < before[trial] <= trial + at_once
+        assert trial < before[trial] <= trial + min(at_once, spares.MOST)
     assert before[-1] == processes
 
 
