@@ -71,3 +71,8 @@ def test_reports_of_studies_need_no_torch_and_no_ray(tmp_path: Path) -> None:
     report = f"{folder}from asd_ray.study.results import write_results\nwrite_results(folder, folder.study())"
     assert loaded(report, *heavy) == set()
     assert loaded("import asd_ray.cli", *heavy, "pandas", "optuna") == set()
+
+
+@pytest.mark.parametrize("name", ["datasets.synthetic", "features.read_apart", "study.cluster", "study.turns"])
+def test_what_rays_processes_import_for_small_work_is_light(name: str) -> None:
+    assert loaded(f"import asd_ray.{name}", "torch", "scipy.stats", "sklearn", "matplotlib") == set()

@@ -145,8 +145,8 @@ def _blocks(filters: NDArray[np.float32]) -> list[tuple[slice, slice, NDArray[np
 def _buffer(*shape: int) -> Tensor:
     """Room of this thread's that stays allocated: new pages at every call cost more than the transform."""
     if getattr(_buffers, "shape", None) != shape:
-        _buffers.shape, _buffers.frames = shape, torch.from_numpy(np.empty(shape, np.float32))
-    return _buffers.frames
+        _buffers.shape, _buffers.frames = shape, np.empty(shape, np.float32)
+    return torch.from_numpy(_buffers.frames)  # a tensor of this call: inference mode marks those that are made in it
 
 
 def level_db(waveforms: Tensor) -> Tensor:

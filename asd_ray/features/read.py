@@ -27,6 +27,7 @@ import torch
 from asd_ray.clips import CLIP_FIELDS, Clip
 from asd_ray.errors import AsdRayError, StorageError
 from asd_ray.features.batches import Batches, Blocks, CachedBatches
+from asd_ray.features.read_apart import read_apart
 from asd_ray.features.storage import Storage
 from asd_ray.features.store import REMEDY, DamagedShard, Manifest, Place, Shard, clips_of, joined, read_joined, views
 from asd_ray.features.stream import WINDOW, Part, StreamedBatches
@@ -183,7 +184,7 @@ def open_features(
         own = [read_joined(storage, shard, columns) for _, shard in shards]
         identities = [table.select(list(CLIP_FIELDS)) for table in own]
         return Features(storage, manifest, columns, _by_split(manifest, identities), _by_split(manifest, own))
-    task = ray.remote(num_cpus=1, num_returns=3, scheduling_strategy="SPREAD")(_read)
+    task = ray.remote(num_cpus=1, num_returns=3, scheduling_strategy="SPREAD")(read_apart)
     references = [task.remote(storage, shard, columns) for _, shard in shards]
     identities = []
     for _, identity, error in references:
@@ -204,15 +205,6 @@ def object_store_bytes() -> float:
     """Size of the smallest object store in the cluster: each node that trains gets a copy of its own."""
     sizes = [node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes() if node["Alive"]]
     return min(sizes, default=0.0)
-
-
-def _read(storage: Storage, shard: Shard, columns: tuple[str, ...]) -> tuple[pa.Table | None, pa.Table | None, str]:
-    """The task: a shard's table, its identities, and what went wrong."""
-    try:
-        table = read_joined(storage, shard, columns)
-    except AsdRayError as error:
-        return None, None, str(error)
-    return table.select(list(columns)), table.select(list(CLIP_FIELDS)), ""
 
 
 def _identities(storage: Storage, shards: Sequence[tuple[str, Shard]]) -> list[pa.Table]:

@@ -129,6 +129,14 @@ def test_the_way_of_a_cpu_and_that_of_gradients_and_gpus_are_equal(
     torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-7)
 
 
+def test_within_inference_mode_and_outside_of_it() -> None:
+    config = FeatureConfig(seconds=0.5, n_fft=512, win_length=512)  # a length of its own, for buffers of its own
+    transform, waveforms = LogMel(config), torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        within = transform(waveforms)
+    assert torch.equal(transform(waveforms), within)
+
+
 def test_threads_do_not_share_their_buffers() -> None:
     config = FeatureConfig(seconds=0.5)
     transform, waveforms = LogMel(config), torch.randn(64, 8000, generator=torch.Generator().manual_seed(0))
