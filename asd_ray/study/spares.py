@@ -25,7 +25,7 @@ log = logging.getLogger("asd_ray")
 KEPT_SECONDS = 3600
 """That a spare process waits for a trial before Ray may end it."""
 MOST = 4
-"""Spare processes at a time, each of which holds a third of a gigabyte."""
+"""Spare processes at a time, each of which holds half a gigabyte of its own."""
 
 
 class Spares:
