@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import datetime
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,6 +14,7 @@ from asd_ray.methods.base import DataInfo
 from asd_ray.methods.pretrain import PretrainStage
 from asd_ray.moco import KeyQueue, forward_keys, gather, momentum_at, momentum_update
 from asd_ray.models.encoders import Encoder
+from tests.two_processes import WORKERS, in_two_processes
 
 
 @pytest.fixture(autouse=True)
@@ -145,15 +142,7 @@ def without_post_norm(settings: dict[str, Any]) -> PretrainStage:
     return stage
 
 
-def worker(rank: int, workers: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=workers,
-        timeout=datetime.timedelta(seconds=60),
-    )
+def worker(rank: int) -> dict[str, Any]:
     torch.manual_seed(rank)  # gathering and shuffling must not rely on equal random states
     x = torch.randn(3, 2, generator=torch.Generator().manual_seed(rank))
     encode = nn.Identity()
@@ -164,19 +153,16 @@ def worker(rank: int, workers: int, folder: Path) -> None:
     for name, settings in SETTINGS.items():
         stage = pretrain_stage({**OFF, **settings})
         torch.manual_seed(rank)
-        results[name] = train(stage, workers, rank)
+        results[name] = train(stage, WORKERS, rank)
         torch.manual_seed(rank)
-        results[f"{name}, in parts"] = train(without_post_norm({**OFF, **settings}), workers, rank, PARTS)
-    results["as in training"] = train(pretrain_stage({"queue_size": 40}).train(), workers, rank)
-    torch.save(results, folder / f"rank_{rank}.pt")
-    dist.destroy_process_group()
+        results[f"{name}, in parts"] = train(without_post_norm({**OFF, **settings}), WORKERS, rank, PARTS)
+    results["as in training"] = train(pretrain_stage({"queue_size": 40}).train(), WORKERS, rank)
+    return results
 
 
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("workers")
-    mp.spawn(worker, args=(2, folder), nprocs=2)
-    return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
+    return in_two_processes(worker, tmp_path_factory.mktemp("workers"))
 
 
 def test_gathered_and_shuffled_over_two_workers(two_workers: list[dict[str, Any]]) -> None:

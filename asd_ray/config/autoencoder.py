@@ -35,9 +35,9 @@ class AutoencoderConfig(Section):
 
     name: Literal["autoencoder"] = "autoencoder"
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    """Of the autoencoders' passes; errors and scores are fp32. The baseline's is fp32: what it reconstructs are levels
-    in dB, of which bf16 holds three digits, and its score is what the reconstruction misses. ``auto``: bf16 on CUDA and
-    on CPUs with AVX-512 BF16 or AMX, else fp32."""
+    """Of the autoencoders' passes, and of gradients that several workers exchange; errors and scores are fp32. The
+    baseline's is fp32: what it reconstructs are levels in dB, of which bf16 holds three digits, and its score is what
+    the reconstruction misses. ``auto``: bf16 on CUDA and on CPUs with AVX-512 BF16 or AMX, else fp32."""
     score: Literal["mse", "mahalanobis", "mahalanobis_of_mean"] = "mse"
     """A clip's anomaly score, from the errors e = x − r(x) of its reconstruction. ``mse``: their mean square, the
     baseline's of 2020 to 2022. The others are its selective Mahalanobis mode of 2023 and later: the smaller of two

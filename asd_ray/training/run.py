@@ -144,10 +144,8 @@ def run(
         after=after,
     )
     finish(method, clips(("train",)))
-    (_, train_embedded), (test_paths, test_embedded) = (
-        embedded("train"),
-        _joined([embedded("select"), embedded("others")]),
-    )
+    _, train_embedded = embedded("train")
+    test_paths, test_embedded = _joined([embedded("select"), embedded("others")])
     if workers.rank > 0:
         return None
     scored = inputs.evaluation.scored(test_paths, scoring.score_all(train_embedded, test_embedded, config))

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
-from pathlib import Path
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from os_scl_parts import clips, method, stage_of
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -16,8 +11,9 @@ from torch.nn.parallel import DistributedDataParallel
 from asd_ray.losses import mixed_cross_entropy
 from asd_ray.methods import os_scl
 from asd_ray.methods.os_scl import OsSclStage, as_floats, mixed
+from tests.two_processes import WORKERS, in_two_processes
 
-WORKERS, EACH, RATIO = 2, 6, 0.3
+EACH, RATIO = 6, 0.3
 SWAPPED = torch.arange(EACH) ^ 1  # every worker mixes its own clips, here in pairs
 CASES = {"unmixed": (False, False), "mixed": (True, False), "batch norm": (True, True)}
 Gradients = dict[str, Tensor]
@@ -43,15 +39,7 @@ def gradients(stage: OsSclStage) -> Gradients:
     return {name: p.grad.clone() for name, p in stage.named_parameters() if p.grad is not None}
 
 
-def worker(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=WORKERS,
-        timeout=datetime.timedelta(seconds=120),
-    )
+def worker(rank: int) -> dict[str, Gradients]:
     batch, labels = clips(WORKERS * EACH)
     mine = slice(rank * EACH, (rank + 1) * EACH)
     found = {}
@@ -63,15 +51,12 @@ def worker(rank: int, folder: Path) -> None:
             loss, _ = parallel({key: column[mine] for key, column in batch.items()}, labels[mine])
         loss.backward()
         found[name] = {"loss": loss.detach(), **gradients(stage)}
-    torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Gradients]]:
-    folder = tmp_path_factory.mktemp("workers")
-    mp.spawn(worker, args=(folder,), nprocs=WORKERS)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORKERS)]
+    return in_two_processes(worker, tmp_path_factory.mktemp("workers"))
 
 
 def of_one_worker(name: str, in_halves: bool = False) -> Gradients:

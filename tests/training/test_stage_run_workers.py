@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
-from pathlib import Path
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from asd_ray.training.stage_run import distributed
+from tests.two_processes import WORKERS, in_two_processes
 
-WORKERS, PRECISIONS = 2, ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16")
 
 
 class Network(nn.Module):
@@ -37,21 +33,13 @@ def gradient(rank: int, precision: str, alone: bool) -> Tensor:
     return network.encoder.weight.grad.clone()
 
 
-def worker(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    timeout = datetime.timedelta(seconds=120)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORKERS, timeout=timeout
-    )
-    torch.save({name: gradient(rank, name, alone=False) for name in PRECISIONS}, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+def worker(rank: int) -> dict[str, Tensor]:
+    return {name: gradient(rank, name, alone=False) for name in PRECISIONS}
 
 
 @pytest.fixture(scope="module")
 def exchanged(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
-    folder = tmp_path_factory.mktemp("workers")
-    mp.spawn(worker, args=(folder,), nprocs=WORKERS)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORKERS)]
+    return in_two_processes(worker, tmp_path_factory.mktemp("workers"))
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-6), ("bf16", 2**-7)])
