@@ -9,7 +9,7 @@ initialised process group and without one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -34,12 +34,22 @@ def gather(x: Tensor) -> Tensor:
 
     Every worker must bring the same shape.
     """
-    if world_size() == 1:
-        return x.detach()
+    return begin_gather(x)()
+
+
+def begin_gather(x: Tensor) -> Callable[[], Tensor]:
+    """:func:`gather` while the caller goes on: the function that it returns waits for the other workers."""
     x = x.detach().contiguous()
+    if world_size() == 1:
+        return lambda: x
     gathered = x.new_empty(world_size() * len(x), *x.shape[1:])
-    dist.all_gather_into_tensor(gathered, x)
-    return gathered
+    under_way = dist.all_gather_into_tensor(gathered, x, async_op=True)
+
+    def end() -> Tensor:
+        under_way.wait()
+        return gathered
+
+    return end
 
 
 class KeyQueue(Fifo):
@@ -74,31 +84,38 @@ def momentum_at(momentum: float, progress: float, schedule: str) -> float:
     return 1 - (1 - momentum) * (1 + math.cos(math.pi * progress)) / 2
 
 
-@torch.no_grad()
-def forward_keys(encode: Callable[[Tensor], Tensor], x: Tensor, shuffle: bool) -> Tensor:
+def begin_keys(x: Tensor, shuffle: bool) -> Callable[[Callable[[Tensor], Tensor]], Tensor]:
     """Keys of the global batch, in its order: row ``rank · B + i`` belongs to this worker's clip i.
 
     With ``shuffle``, the batch-norm statistics that a query and its key have seen do not give the pair away (MoCo,
-    section 3.3). With several workers each encodes a random part of the global batch. On a single worker, where MoCo
-    refuses to run, the permuted batch is encoded in two halves: a key's statistics are those of a random half of the
-    batch, the query's those of the whole.
+    section 3.3). With several workers each encodes a random part of the global batch; the clips travel while the caller
+    goes on, with its queries. On a single worker, where MoCo refuses to run, the permuted batch is encoded in two
+    halves: a key's statistics are those of a random half of the batch, the query's those of the whole.
 
     Args:
-        encode: (B, …) to keys (B, D); batch norm in its present mode.
         x: (B, …) this worker's part; the same B on every worker.
         shuffle: whether to permute.
 
     Returns:
-        (N, D), the same on every worker.
+        What encodes the keys, to be called once: it takes the encoder, (B, …) to keys (B, D), batch norm in its present
+        mode, and returns keys (N, D) without gradient, the same on every worker.
     """
+    total, own = world_size() * len(x), rank() * len(x)
     if not shuffle:
-        return gather(encode(x))
-    total = world_size() * len(x)
+        return torch.no_grad()(lambda encode: gather(encode(x)))
     order = torch.randperm(total, device=x.device)
-    if world_size() == 1:
-        keys = torch.cat([encode(part) for part in x[order].chunk(2)])
-    else:
-        dist.broadcast(order, src=0)  # each worker has its own random state
-        mine = order[rank() * len(x) :][: len(x)]
-        keys = gather(encode(gather(x)[mine]))
-    return keys[order.argsort()]
+    if world_size() > 1:
+        agreed = dist.broadcast(order, src=0, async_op=True)  # each worker has its own random state
+        everyone = begin_gather(x)
+
+    def parts() -> Sequence[Tensor]:
+        if world_size() == 1:
+            return x[order].chunk(2)
+        agreed.wait()
+        return [everyone()[order[own : own + len(x)]]]
+
+    @torch.no_grad()
+    def keys(encode: Callable[[Tensor], Tensor]) -> Tensor:
+        return gather(torch.cat([encode(part) for part in parts()]))[order.argsort()]
+
+    return keys

@@ -12,7 +12,7 @@ from asd_ray.augment import PreNorm
 from asd_ray.config import PretrainConfig
 from asd_ray.methods.base import DataInfo
 from asd_ray.methods.pretrain import PretrainStage
-from asd_ray.moco import KeyQueue, forward_keys, gather, momentum_at, momentum_update
+from asd_ray.moco import KeyQueue, begin_keys, gather, momentum_at, momentum_update
 from asd_ray.models.encoders import Encoder
 from tests.two_processes import WORKERS, in_two_processes
 
@@ -63,7 +63,7 @@ def test_momentum_schedules() -> None:
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_keys_come_back_in_the_order_of_the_clips(clips: int, shuffle: bool) -> None:
     x = torch.randn(clips, 5)
-    assert torch.equal(forward_keys(lambda part: 2 * part, x, shuffle), 2 * x)
+    assert torch.equal(begin_keys(x, shuffle)(lambda part: 2 * part), 2 * x)
 
 
 def test_a_keys_statistics_are_those_of_a_random_half() -> None:
@@ -74,7 +74,7 @@ def test_a_keys_statistics_are_those_of_a_random_half() -> None:
         return norm(part)
 
     x = torch.randn(8, 5)
-    keys = forward_keys(encode, x, shuffle=True)
+    keys = begin_keys(x, shuffle=True)(encode)
     assert [len(half) for half in halves] == [4, 4]
     assert not torch.equal(torch.cat(halves), x)
     for half in halves:
@@ -83,9 +83,10 @@ def test_a_keys_statistics_are_those_of_a_random_half() -> None:
         torch.testing.assert_close(keys[places], standardised)
 
 
-def test_keys_carry_no_gradient() -> None:
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_keys_carry_no_gradient(shuffle: bool) -> None:
     layer = nn.Linear(5, 3)
-    assert not forward_keys(layer, torch.randn(4, 5, requires_grad=True), shuffle=True).requires_grad
+    assert not begin_keys(torch.randn(4, 5, requires_grad=True), shuffle)(layer).requires_grad
 
 
 # Several workers: the same numbers as one
@@ -148,7 +149,7 @@ def worker(rank: int) -> dict[str, Any]:
     encode = nn.Identity()
     parts: list[Tensor] = []
     encode.register_forward_hook(lambda module, inputs, output: parts.append(output))
-    keys = forward_keys(encode, x, shuffle=True)
+    keys = begin_keys(x, shuffle=True)(encode)
     results: dict[str, Any] = {"gather": gather(x), "keys": keys, "encoded": parts[0]}
     for name, settings in SETTINGS.items():
         stage = pretrain_stage({**OFF, **settings})

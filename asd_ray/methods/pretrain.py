@@ -16,7 +16,7 @@ from asd_ray.config import PretrainConfig
 from asd_ray.errors import ConfigError
 from asd_ray.losses import alignment, info_nce, uniformity
 from asd_ray.methods.base import DataInfo, Inputs, Stage
-from asd_ray.moco import KeyQueue, forward_keys, gather, momentum_at, momentum_update, rank
+from asd_ray.moco import KeyQueue, begin_gather, begin_keys, momentum_at, momentum_update, rank
 from asd_ray.models.encoders import Encoder
 from asd_ray.models.heads import projection
 
@@ -62,8 +62,10 @@ class PretrainStage(Stage):
     def forward(self, inputs: Inputs, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """InfoNCE of clips (B, F, T); labels are not looked at. Keys of all workers will enter the queue."""
         query_view, key_view = self.views(inputs["log_mel"])
+        encode_keys = begin_keys(key_view, self.shuffle_bn)
         q = nnf.normalize(self.query(query_view), dim=1)  # (B, D)
-        keys = forward_keys(lambda x: nnf.normalize(self.key(x), dim=1), key_view, self.shuffle_bn)  # (N, D)
+        queries = begin_gather(q)
+        keys = encode_keys(lambda x: nnf.normalize(self.key(x), dim=1))  # (N, D)
         own = rank() * len(q) + torch.arange(len(q), device=q.device)
         positive = (q * keys[own]).sum(dim=1)  # (B,)
         if self.queue is None:
@@ -73,7 +75,7 @@ class PretrainStage(Stage):
             negative = q @ self.queue.items.T  # (B, K)
             self.new_keys.append(keys)
         loss = info_nce(positive, negative, self.temperature)
-        return loss, self._metrics(q.detach(), keys[own], positive.detach(), negative.detach())
+        return loss, self._metrics(q.detach(), queries(), keys[own], positive.detach(), negative.detach())
 
     @property
     def pretrained(self) -> Encoder:
@@ -95,14 +97,13 @@ class PretrainStage(Stage):
             self.new_keys.clear()
 
     @torch.no_grad()
-    def _metrics(self, q: Tensor, k: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
+    def _metrics(self, q: Tensor, queries: Tensor, k: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
         """What shows whether it is learning.
 
         Means over this worker's clips, but for the two that need pairs, over all workers': ``uniformity``, and
         ``embedding_std``, which is 1/√D at most, and 0 when the encoder collapsed. ``queue_filled`` is the share of the
         negatives that were keys, not the random vectors that a queue starts with.
         """
-        queries = gather(q)
         metrics = {
             "positive_similarity": positive.mean(),
             "negative_similarity": negative.mean(),
