@@ -38,8 +38,8 @@ def run(quick: bool) -> Benchmark:
         one, two, apart = map(joined, zip(*found, strict=True))
         what = f"pretrain {network} {precision}, two workers"
         note = (
-            f"{batch} clips of {stages.F} x {stages.T} in a step, {batch // 2} for each of two workers; two that do not "
-            f"talk to each other are {apart.median / one.median:.2f} times as fast as one"
+            f"{batch} clips of {stages.F} x {stages.T} in a step, {batch // 2} for each of two workers; two that do "
+            f"not talk to each other are {apart.median / one.median:.2f} times as fast as one"
         )
         result.lines += [
             Comparison(what, two, one, "one worker", LIMIT, note=note),
