@@ -120,6 +120,20 @@ def test_a_missing_data_folder_is_found_before_anything_starts(call: Call, tmp_p
     assert "Traceback" not in err
 
 
+def test_a_data_set_without_labels_says_where_they_may_be(call: Call, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / "set" / "fan" / split).mkdir(parents=True)
+        soundfile.write(tmp_path / "set" / "fan" / split / "normal_id_00_00000000.wav", [0.0] * 16_000, 16_000)
+    path = tmp_path / "study.yaml"
+    path.write_text(f"name: x\ndata: {{layout: folder, root: {tmp_path}/set}}\n")
+    code, _, err = call("study", "run", path, "--out", tmp_path / "out")
+    assert code == 1
+    assert err == (
+        f"error: {tmp_path}/set: read as data.layout folder, none of its 1 test clips has a known label; a study needs "
+        "normal and anomalous ones; choose the layout that tells them, or add such clips.\n"
+    )
+
+
 def test_status_of_a_folder_without_a_study_exits_with_2(call: Call, tmp_path: Path) -> None:
     code, _, err = call("study", "status", tmp_path)
     assert code == 2

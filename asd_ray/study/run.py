@@ -127,8 +127,12 @@ def find_clips(study: StudyConfig, root: Path, view: StudyView) -> list[Clip]:
     data = study.data
     view.phase("reading the data set")
     clips = layouts.scan(root, data.layout, machines=data.machines, skip_bad=data.skip_bad)
-    if not any(clip.split == "test" and clip.label != "unknown" for clip in clips):
-        raise AsdRayError(f"{root}: has no test clips with a known label, so nothing can be evaluated.")
+    labels = [clip.label for clip in clips if clip.split == "test"]
+    if all(label == "unknown" for label in labels):
+        raise AsdRayError(
+            f"{root}: read as data.layout {data.layout}, none of its {len(labels):,} test clips has a known label; a "
+            "study needs normal and anomalous ones; choose the layout that tells them, or add such clips."
+        )
     if not any(clip.split == "train" for clip in clips):
         raise AsdRayError(f"{root}: has no training clips; a study needs recordings of normal operation to train on.")
     classes = class_names(clips, data.classes, data.min_class_clips)
