@@ -91,8 +91,11 @@ def in_words(gain: pd.DataFrame, first: str, second: str, seeds: int) -> str:
         parts.append(f"{signed(row[metric])} points of {name} (95 % interval over clips {interval})")
     sentence = f"On the holdout split {first} against {second}: {' and '.join(parts)}"
     inside = {name: within_chance(row, metric) for metric, name in (("auc", "AUC"), ("pauc", "pAUC"))}
+    unknown = any(_is_a_point(row, metric) and row[metric] for metric in ("auc", "pauc"))
     if all(inside.values()):
         verdict = "the difference is within chance"
+    elif unknown:
+        verdict = "all draws of clips give the same, so there are too few clips to say what others would change"
     elif any(inside.values()):
         [chance] = [name for name, within in inside.items() if within]
         [real] = [name for name, within in inside.items() if not within]
@@ -102,7 +105,7 @@ def in_words(gain: pd.DataFrame, first: str, second: str, seeds: int) -> str:
     if pd.isna(row["auc_wins"]):
         spread = (
             " Another training seed may change it by more: there is no pair of seeds to tell."
-            if not all(inside.values())
+            if not (unknown or all(inside.values()))
             else ""
         )
     else:
@@ -116,3 +119,8 @@ def in_words(gain: pd.DataFrame, first: str, second: str, seeds: int) -> str:
 def within_chance(row: Mapping[str, float], metric: str) -> bool:
     """Whether the interval of a difference holds 0, as it is printed: to a hundredth of a point."""
     return round(row[f"{metric}_low"], 4) <= 0 <= round(row[f"{metric}_high"], 4)
+
+
+def _is_a_point(row: Mapping[str, float], metric: str) -> bool:
+    """Whether all draws of clips gave the same: an ID had but one clip of a label, or all of them rank alike."""
+    return round(row[f"{metric}_low"], 4) == round(row[f"{metric}_high"], 4)

@@ -114,6 +114,19 @@ def test_a_difference_in_words() -> None:
     assert not within_chance({"auc_low": 0.0001, "auc_high": 0.1}, "auc")
 
 
+def test_one_clip_of_a_kind_says_nothing_about_other_clips() -> None:
+    clips = clips_of(0).groupby(["machine", "id", "domain", "label"]).head(1).reset_index(drop=True)
+    anomalous = clips["label"] == "anomaly"
+    right, wrong = clips.assign(score=anomalous * 1.0), clips.assign(score=~anomalous * 1.0)
+    found = difference(estimate([right]), estimate([wrong]))
+    assert mean_of(found)["auc_low"] == mean_of(found)["auc_high"] == 1  # every draw is the clips as they are
+    text = in_words(found, "A", "B", 1)
+    assert text.endswith(
+        "all draws of clips give the same, so there are too few clips to say what others would change."
+    )
+    assert "explain" not in text
+
+
 def test_a_study_folder_has_runs_kinds_and_evidence(tmp_path) -> None:
     folder = make_study(tmp_path / "study", seeds=3)
     findings = Findings.read(folder)
