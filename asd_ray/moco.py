@@ -100,22 +100,29 @@ def begin_keys(x: Tensor, shuffle: bool) -> Callable[[Callable[[Tensor], Tensor]
         What encodes the keys, to be called once: it takes the encoder, (B, …) to keys (B, D), batch norm in its present
         mode, and returns keys (N, D) without gradient, the same on every worker.
     """
-    total, own = world_size() * len(x), rank() * len(x)
     if not shuffle:
         return torch.no_grad()(lambda encode: gather(encode(x)))
-    order = torch.randperm(total, device=x.device)
-    if world_size() > 1:
-        agreed = dist.broadcast(order, src=0, async_op=True)  # each worker has its own random state
-        everyone = begin_gather(x)
-
-    def parts() -> Sequence[Tensor]:
-        if world_size() == 1:
-            return x[order].chunk(2)
-        agreed.wait()
-        return [everyone()[order[own : own + len(x)]]]
+    order = torch.randperm(world_size() * len(x), device=x.device)
+    parts = _halves(x, order) if world_size() == 1 else _begin_exchange(x, order)
 
     @torch.no_grad()
     def keys(encode: Callable[[Tensor], Tensor]) -> Tensor:
         return gather(torch.cat([encode(part) for part in parts()]))[order.argsort()]
 
     return keys
+
+
+def _halves(x: Tensor, order: Tensor) -> Callable[[], Sequence[Tensor]]:
+    return lambda: x[order].chunk(2)
+
+
+def _begin_exchange(x: Tensor, order: Tensor) -> Callable[[], Sequence[Tensor]]:
+    """The function that it returns waits for this worker's part of the permuted global batch."""
+    agreed = dist.broadcast(order, src=0, async_op=True)  # each worker has its own random state
+    everyone = begin_gather(x)
+
+    def end() -> Sequence[Tensor]:
+        agreed.wait()
+        return [everyone()[order.chunk(world_size())[rank()]]]
+
+    return end

@@ -13,6 +13,9 @@ from asd_ray.study.estimates import Estimate, difference, estimate, mean_of
 from asd_ray.study.scored import Runs, baseline_runs, kinds, on_split, trial_runs
 from asd_ray.study.tables import signed
 
+REAL = "is more than other clips would explain"
+UNKNOWN = "is the same in all draws of clips, so there are too few clips to say what others would change"
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -90,24 +93,11 @@ def in_words(gain: pd.DataFrame, first: str, second: str, seeds: int) -> str:
         interval = f"{signed(row[f'{metric}_low'])} to {signed(row[f'{metric}_high'])}"
         parts.append(f"{signed(row[metric])} points of {name} (95 % interval over clips {interval})")
     sentence = f"On the holdout split {first} against {second}: {' and '.join(parts)}"
-    inside = {name: within_chance(row, metric) for metric, name in (("auc", "AUC"), ("pauc", "pAUC"))}
-    unknown = any(_is_a_point(row, metric) and row[metric] for metric in ("auc", "pauc"))
-    if all(inside.values()):
-        verdict = "the difference is within chance"
-    elif unknown:
-        verdict = "all draws of clips give the same, so there are too few clips to say what others would change"
-    elif any(inside.values()):
-        [chance] = [name for name, within in inside.items() if within]
-        [real] = [name for name, within in inside.items() if not within]
-        verdict = f"the difference in {chance} is within chance, that in {real} is more than other clips would explain"
-    else:
-        verdict = "the difference is more than other clips would explain"
+    auc, pauc = _verdict(row, "auc"), _verdict(row, "pauc")
+    verdict = f"the difference {auc}" if auc == pauc else f"the difference in AUC {auc}; that in pAUC {pauc}"
     if pd.isna(row["auc_wins"]):
-        spread = (
-            " Another training seed may change it by more: there is no pair of seeds to tell."
-            if not (unknown or all(inside.values()))
-            else ""
-        )
+        no_pairs = " Another training seed may change it by more: there is no pair of seeds to tell."
+        spread = no_pairs if REAL in (auc, pauc) else ""
     else:
         spread = (
             f" Over {seeds} pairs of seeds the difference in AUC has a standard deviation of {100 * row['auc_sd']:.2f} "
@@ -121,6 +111,10 @@ def within_chance(row: Mapping[str, float], metric: str) -> bool:
     return round(row[f"{metric}_low"], 4) <= 0 <= round(row[f"{metric}_high"], 4)
 
 
-def _is_a_point(row: Mapping[str, float], metric: str) -> bool:
-    """Whether all draws of clips gave the same: an ID had but one clip of a label, or all of them rank alike."""
-    return round(row[f"{metric}_low"], 4) == round(row[f"{metric}_high"], 4)
+def _verdict(row: Mapping[str, float], metric: str) -> str:
+    """What a difference in one metric is, in view of its interval."""
+    if within_chance(row, metric):
+        return "is within chance"
+    # An ID has but one clip of a label, or all of its clips rank alike.
+    every_draw_the_same = round(row[f"{metric}_low"], 4) == round(row[f"{metric}_high"], 4)
+    return UNKNOWN if every_draw_the_same else REAL

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from asd_ray import metrics
 from asd_ray.errors import AsdRayError
-from asd_ray.study.estimates import difference, estimate, machines_of, mean_of
+from asd_ray.study.estimates import OVERALL, difference, estimate, machines_of, mean_of
 from asd_ray.study.evidence import gather, in_words, kind_table, within_chance
 from asd_ray.study.findings import Findings
 from asd_ray.study.scored import baseline_runs, kinds, on_split, trial_runs
@@ -121,10 +121,15 @@ def test_one_clip_of_a_kind_says_nothing_about_other_clips() -> None:
     found = difference(estimate([right]), estimate([wrong]))
     assert mean_of(found)["auc_low"] == mean_of(found)["auc_high"] == 1  # every draw is the clips as they are
     text = in_words(found, "A", "B", 1)
-    assert text.endswith(
-        "all draws of clips give the same, so there are too few clips to say what others would change."
-    )
+    unknown = "is the same in all draws of clips, so there are too few clips to say what others would change"
+    assert text.endswith(f": the difference {unknown}.")
     assert "explain" not in text
+    found.loc[(OVERALL, "mean", ""), ["pauc_low", "pauc_high"]] = 0.2, 0.9
+    text = in_words(found, "A", "B", 1)
+    assert f": the difference in AUC {unknown}; that in pAUC is more than other clips would explain. " in text
+    assert text.endswith("there is no pair of seeds to tell.")
+    found.loc[(OVERALL, "mean", ""), ["pauc_low", "pauc_high"]] = -0.1, 0.9
+    assert in_words(found, "A", "B", 1).endswith(f": the difference in AUC {unknown}; that in pAUC is within chance.")
 
 
 def test_a_study_folder_has_runs_kinds_and_evidence(tmp_path) -> None:
