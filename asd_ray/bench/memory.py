@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -55,3 +56,12 @@ def unique_memory() -> float:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it ended meanwhile
             total += process.memory_full_info().uss
     return total / 2**30
+
+
+def available_memory() -> float:
+    """GiB that new processes can take without swapping; infinite where psutil is not there to tell."""
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return math.inf
+    return psutil.virtual_memory().available / 2**30

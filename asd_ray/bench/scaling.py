@@ -7,21 +7,41 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from asd_ray.allocator import keep_freed_memory
 from asd_ray.bench import stages
+from asd_ray.bench.memory import available_memory
 from asd_ray.bench.processes import in_processes, wait_for_others
 from asd_ray.bench.stages import Precision
 from asd_ray.bench.table import Benchmark, Comparison, Measured, say
 from asd_ray.methods.base import resolve_precision
 from asd_ray.training.stage_run import StageRun, Workers
 
-STEPS = 2  # of an epoch, one of which is measured in each round
 LIMIT = 1.85
 ONE, TWO, APART = "one worker", "two workers", "two that do not talk to each other"
+
+
+class Case(NamedTuple):
+    """What is trained, the steps of a turn, the turns, and the memory that all workers take together in bf16."""
+
+    network: str
+    batch: int
+    steps: int
+    rounds: int
+    gib: int
+
+
+# 64 is the batch of studies/sia_moco_laptop.yaml, 256 that of studies/sia_moco.yaml, 128 what a computer can hold.
+CASES = (
+    Case("resnet18", 64, 2, 10, 8),
+    Case("resnet18", 256, 1, 8, 15),
+    Case("resnet50", 64, 2, 6, 13),
+    Case("resnet50", 128, 1, 6, 20),
+)
 
 
 def run(quick: bool) -> Benchmark:
@@ -30,49 +50,55 @@ def run(quick: bool) -> Benchmark:
     The batch of a step is the same however many workers share it. All workers are there all the time, each with its
     memory; in a turn those of one kind train, and the others wait.
     """
-    batch, rounds = (8, 1) if quick else (64, 6)
     precision: Precision = "fp32" if resolve_precision("auto", torch.device("cpu")) is None else "bf16"
     result = Benchmark("scaling")
-    for network in ("resnet18",) if quick else ("resnet18", "resnet50"):
-        say(f"scaling: pre-training of {network} with one and with two workers of one thread, up to ten minutes")
-        rates = measured(network, precision, batch, rounds)
-        what = f"pretrain {network} {precision}, two workers"
+    for case in (Case("resnet18", 8, 1, 1, 2),) if quick else CASES:
+        what = f"pretrain {case.network} {precision}, batches of {case.batch}, two workers"
+        needed, free = case.gib * (2 if precision == "fp32" else 1), available_memory()
+        if needed > free:
+            reason = f"needs about {needed} GiB of memory, {free:.1f} are free"
+            result.lines.append(Comparison(what, Measured((), "samples/s"), reference_is=reason))
+            continue
+        say(f"scaling: {what} of one thread against one, up to ten minutes")
+        rates = measured(case, precision)
+        apart = Comparison("", rates[APART], rates[ONE], paired=True)
         note = (
-            f"{batch} clips of {stages.F} x {stages.T} in a step, {batch // 2} for each of two workers; {APART} are "
-            f"{rates[APART].median / rates[ONE].median:.2f} times as fast as one"
+            f"clips of {stages.F} x {stages.T}, {case.batch // 2} in a step of each of two workers; {APART} are "
+            f"{apart.value:.2f} times as fast as one; ratios are of pairs that were measured seconds apart"
         )
         result.lines += [
-            Comparison(what, rates[TWO], rates[ONE], ONE, LIMIT, note=note),
-            Comparison(f"{what}, against the machine", rates[TWO], rates[APART], APART),
+            Comparison(what, rates[TWO], rates[ONE], ONE, LIMIT, note=note, paired=True),
+            Comparison(f"{what}, against the machine", rates[TWO], rates[APART], APART, paired=True),
         ]
     return result
 
 
-def measured(network: str, precision: Precision, batch: int, rounds: int) -> dict[str, Measured]:
+def measured(case: Case, precision: Precision) -> dict[str, Measured]:
     """Samples/s of one worker, of two, and of two that do not talk to each other, in sum."""
     with tempfile.TemporaryDirectory(prefix="asd_ray-bench-") as folder:
         meeting = (Path(folder) / "meeting").as_uri()
-        settings = (meeting, network, precision, batch, rounds)
         # Fewer processes than workers: the one worker, and one of the two apart, share theirs and its memory.
         places = (((ONE, APART), 0), ((APART,), 1), ((TWO,), 0), ((TWO,), 1))
-        first, second, two, _ = in_processes(_workers, [(kinds, rank, *settings) for kinds, rank in places])
+        arguments = [(kinds, rank, meeting, case, precision) for kinds, rank in places]
+        first, second, two, _ = in_processes(_workers, arguments)
     apart = [sum(pair) for pair in zip(first[APART], second[APART], strict=True)]
     rates = {ONE: first[ONE], TWO: two[TWO], APART: apart}  # each of two that talk counts the clips of both
     return {kind: Measured(tuple(values), "samples/s") for kind, values in rates.items()}
 
 
 def _workers(
-    kinds: tuple[str, ...], rank: int, meeting: str, network: str, precision: Precision, batch: int, rounds: int
+    kinds: tuple[str, ...], rank: int, meeting: str, case: Case, precision: Precision
 ) -> dict[str, list[float]]:
     """Samples/s in each round, of the workers of these kinds, which share a process."""
     keep_freed_memory()  # as a trial does
     if TWO in kinds:
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     try:
-        runs = {kind: _run(kind, network, precision, batch) for kind in kinds}
+        runs = {kind: _run(kind, case, precision) for kind in kinds}
         rates: dict[str, list[float]] = {kind: [] for kind in kinds}
-        for epoch in range(rounds + 1):
-            for turn in (ONE, TWO, APART):
+        turns = (ONE, TWO, APART)
+        for epoch in range(case.rounds + 1):
+            for turn in turns if epoch % 2 else reversed(turns):  # a drift within a round favours none
                 wait_for_others()
                 if turn in runs:
                     rates[turn].append(runs[turn].epoch(epoch)["samples_per_s"])
@@ -82,7 +108,8 @@ def _workers(
             dist.destroy_process_group()
 
 
-def _run(kind: str, network: str, precision: Precision, batch: int) -> StageRun:
-    own, cpu = batch if kind == ONE else batch // 2, torch.device("cpu")
-    stage = stages.stage("pretrain", network, precision, own if kind == APART else batch, cpu)
-    return StageRun(stage, stages.clips(STEPS * own, cpu), seed=0, workers=Workers.of_process_group())
+def _run(kind: str, case: Case, precision: Precision) -> StageRun:
+    part, cpu = 1 if kind == ONE else 2, torch.device("cpu")
+    batch = case.batch // part if kind == APART else case.batch
+    stage = stages.stage("pretrain", case.network, precision, batch, cpu)
+    return StageRun(stage, stages.clips(case.steps * case.batch // part, cpu), seed=0, workers=Workers.of_process_group())

@@ -54,6 +54,8 @@ class Comparison:
         limit: the target: ours / reference, or ours itself, at least (or at most).
         at_most: the target is an upper bound.
         note: what a reader must know.
+        paired: repeat i of both was measured in the same seconds, and the ratio is that of a pair: how fast the machine
+            is at a time falls on both.
     """
 
     what: str
@@ -63,11 +65,18 @@ class Comparison:
     limit: float | None = None
     at_most: bool = False
     note: str = ""
+    paired: bool = False
 
     @property
     def value(self) -> float:
-        """What the target is about: the ratio of the medians, or ours where there is no reference."""
-        return self.ours.median / self.reference.median if self.reference else self.ours.median
+        """What the target is about: the ratio of the medians, or the median of the pairs' ratios, or ours where there
+        is no reference."""
+        if not self.reference:
+            return self.ours.median
+        if self.paired:
+            pairs = zip(self.ours.values, self.reference.values, strict=True)
+            return statistics.median(ours / reference for ours, reference in pairs)
+        return self.ours.median / self.reference.median
 
     @property
     def met(self) -> bool | None:
@@ -111,6 +120,7 @@ class Benchmark:
                     "value": line.value if line.ours.values else None,
                     "target": line.limit,
                     "at_most": line.at_most,
+                    "paired": line.paired,
                     "met": line.met,
                     "note": line.note,
                 }

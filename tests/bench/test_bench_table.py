@@ -19,6 +19,12 @@ def test_a_ratio_is_of_medians_and_is_held_against_its_target() -> None:
     assert Comparison("start", measured(0.2)).met is None
 
 
+def test_a_ratio_of_pairs_is_free_of_what_changes_the_speed_of_both() -> None:
+    line = Comparison("workers", measured(18, 38, 9.5), measured(10, 20, 5), "one", limit=1.9, paired=True)
+    assert line.value == pytest.approx(1.9)  # of medians: 1.8
+    assert line.met is True
+
+
 def test_the_table_names_both_sides_and_the_missed_target() -> None:
     table = Benchmark("b", [Comparison("reading", measured(9), measured(5), "a loop", limit=2, note="cold")]).table()
     assert "9 clips/s" in table
