@@ -112,4 +112,5 @@ def _run(kind: str, case: Case, precision: Precision) -> StageRun:
     part, cpu = 1 if kind == ONE else 2, torch.device("cpu")
     batch = case.batch // part if kind == APART else case.batch
     stage = stages.stage("pretrain", case.network, precision, batch, cpu)
-    return StageRun(stage, stages.clips(case.steps * case.batch // part, cpu), seed=0, workers=Workers.of_process_group())
+    clips = stages.clips(case.steps * case.batch // part, cpu)
+    return StageRun(stage, clips, seed=0, workers=Workers.of_process_group())
