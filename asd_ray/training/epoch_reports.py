@@ -21,6 +21,6 @@ def first_line(error: object) -> str:
     """An error in one line of at most 300 characters: where and how a process died, without Ray's names for it and
     its guesses at the cause."""
     died = getattr(error, "health_check_failure", error)  # what Ray Train wraps in a description of the worker
-    text = str(died).partition("There are some potential root causes")[0]
+    text = re.split("There are some potential root causes|Some common causes include", str(died))[0]
     text = re.sub(r"^\t(class_name|actor_id|name|namespace): .*\n", "", text, flags=re.MULTILINE)
     return " ".join(text.split())[:300].rstrip(".")
