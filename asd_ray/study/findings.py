@@ -173,10 +173,14 @@ class Findings:
 
     @cached_property
     def ids(self) -> pd.DataFrame:
-        """Split, machine, ID -> ``clips``, and whether every AUC is ``defined``; the same for all trials."""
+        """Split, machine, ID -> ``clips``, the ``fewest`` of a label, and whether every AUC is ``defined``; the same
+        for all trials."""
         rows = self.results[self.results["trial"] == self.results["trial"].min()]
-        rows = rows.assign(clips=rows["n_normal"] + rows["n_anomaly"], defined=rows["auc"].notna())
-        return rows.groupby(["split", "machine", "id"]).agg(clips=("clips", "sum"), defined=("defined", "all"))
+        counts = rows[["n_normal", "n_anomaly"]]
+        rows = rows.assign(clips=counts.sum(axis=1), fewest=counts.min(axis=1), defined=rows["auc"].notna())
+        return rows.groupby(["split", "machine", "id"]).agg(
+            clips=("clips", "sum"), fewest=("fewest", "min"), defined=("defined", "all")
+        )
 
     @property
     def disjoint(self) -> bool:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,3 +38,26 @@ def test_calls_run_at_once_in_processes_of_their_own_with_the_threads_asked_for(
 def test_a_failure_reaches_the_caller_and_leaves_nobody_waiting() -> None:
     with pytest.raises(ValueError, match="this one fails"):
         in_processes(fails_or_waits, [(0,), (1,)])
+
+
+WAITS_FOR_EVER = """
+import sys, threading
+
+def wait():
+    print("there", flush=True)
+    threading.Event().wait()
+
+if __name__ == "__main__":
+    from asd_ray.bench.processes import in_processes
+    in_processes(wait, [()])
+"""
+
+
+def test_processes_end_with_a_benchmark_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "waits.py"
+    script.write_text(WAITS_FOR_EVER)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "there\n"
+        parent.kill()
+        parent.communicate(timeout=60)  # the end of the output that both processes hold

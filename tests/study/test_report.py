@@ -152,6 +152,20 @@ def test_warnings_before_anyone_quotes_a_number(tmp_path):
     assert "The default (trial 0) is failed" in notes.warnings(Findings.read(folder))[-1]
 
 
+def test_intervals_of_single_clips_are_too_narrow(tmp_path):
+    folder = make_study(tmp_path / "study")
+    assert not any("too narrow" in warning for warning in notes.warnings(Findings.read(folder)))
+    results = tables.read_table(folder / "results.parquet")
+    holdout, second = results["split"] == "holdout", results["id"] == "02"
+    results.loc[holdout & second & (results["machine"] == "fan"), "n_normal"] = 1
+    results.loc[holdout & second & (results["machine"] == "pump"), "n_anomaly"] = 1
+    results.loc[holdout & second & (results["machine"] == "valve"), ["n_normal", "auc", "pauc"]] = [1, np.nan, np.nan]
+    results.loc[~holdout, "n_normal"] = 1  # no intervals there
+    tables.write_table(folder / "results.parquet", results)
+    [warning] = [warning for warning in notes.warnings(Findings.read(folder)) if "too narrow" in warning]
+    assert "holdout split 2 of 5 IDs with a defined AUC have a single normal or a single anomalous clip" in warning
+
+
 def test_splits_of_different_ids_are_no_gap(tmp_path):
     folder = make_study(tmp_path / "study")
     for name in ("results", "baselines"):
