@@ -1,3 +1,3 @@
-from asd_ray.cli import main
+from asd_ray.cli.app import main
 
 main()

@@ -6,7 +6,7 @@ that a trial wants, too: it may have been started ahead of its trial (:mod:`asd_
 
 import os
 
-from asd_ray.allocator import collect_rarely
+from asd_ray.memory import collect_rarely
 
 THREADS = "ASD_RAY_THREADS"
 """The variable that says how many threads the libraries of a trial's process may use."""

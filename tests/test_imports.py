@@ -68,9 +68,9 @@ def test_reports_of_studies_need_no_torch_and_no_ray(tmp_path: Path) -> None:
     folder = "from pathlib import Path\nfrom asd_ray.study.folder import StudyFolder\n"
     folder += f"folder = StudyFolder(Path({str(study)!r}))\n"
     assert loaded(f"{folder}folder.status()", *heavy, "sklearn", "matplotlib") == set()
-    report = f"{folder}from asd_ray.study.results import write_results\nwrite_results(folder, folder.study())"
+    report = f"{folder}from asd_ray.report.write import write_results\nwrite_results(folder, folder.study())"
     assert loaded(report, *heavy) == set()
-    assert loaded("import asd_ray.cli", *heavy, "pandas", "optuna") == set()
+    assert loaded("import asd_ray.cli.app", *heavy, "pandas", "optuna") == set()
 
 
 @pytest.mark.parametrize("name", ["datasets.synthetic", "features.read_apart", "study.cluster", "study.turns"])

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from asd_ray.config import StudyConfig
+from asd_ray.config.study_file import budget, get_key, load_study, with_values
 from asd_ray.methods.registry import check
-from asd_ray.study_file import budget, get_key, load_study, with_values
 
 STUDIES = Path(__file__).parent.parent / "studies"
 FILES = sorted(STUDIES.rglob("*.yaml"))

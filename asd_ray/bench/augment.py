@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from asd_ray.augment import TwoViews
 from asd_ray.bench import stages
 from asd_ray.bench.byol_a import ClipByClip
 from asd_ray.bench.processes import in_new_process
 from asd_ray.bench.table import Benchmark, Comparison, Measured, duration, interleaved, say
 from asd_ray.methods.base import resolve_precision
+from asd_ray.methods.sia_moco.augment import TwoViews
 from asd_ray.training.stage_run import StageRun
 
 ENCODER = "resnet50"

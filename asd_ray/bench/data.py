@@ -57,7 +57,8 @@ def _measure(root: Path, recordings: Sequence[Path], clips: int, repeats: int) -
     import soundfile
 
     from asd_ray.bench.recordings import config
-    from asd_ray.datasets import audio, layouts, synthetic
+    from asd_ray.data import audio, layouts
+    from asd_ray.data.synthetic import recordings as synthetic
 
     files = sorted(root.rglob("*.wav"))
     planned = synthetic.plan(config(18))

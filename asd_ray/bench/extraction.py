@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from asd_ray.allocator import keep_freed_memory
 from asd_ray.bench import librosa_baseline
 from asd_ray.bench.memory import peak_memory
 from asd_ray.bench.processes import local_ray, wait_for_others
 from asd_ray.bench.table import Measured, interleaved, rate
-from asd_ray.clips import Clip
 from asd_ray.config import FeatureConfig
-from asd_ray.datasets import audio
+from asd_ray.data import audio
+from asd_ray.data.clips import Clip
 from asd_ray.features.log_mel import LogMel
+from asd_ray.memory import keep_freed_memory
 
 Work = Callable[[], int]
 OURS, TORCHAUDIO = "our Log-Mel", "torchaudio's MelSpectrogram"

@@ -14,7 +14,7 @@ from asd_ray.bench.memory import MISSING
 from asd_ray.bench.processes import in_new_process, in_processes
 from asd_ray.bench.recordings import link_clips, make_recordings
 from asd_ray.bench.table import Benchmark, Comparison, Measured, duration, joined, say
-from asd_ray.clips import Clip
+from asd_ray.data.clips import Clip
 
 CORES = os.cpu_count() or 1
 EFFICIENCY = 0.85  # of all cores

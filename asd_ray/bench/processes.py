@@ -92,8 +92,8 @@ def local_ray() -> Iterator[None]:
     """A Ray of its own whose workers have started; what it prints is not shown."""
     import ray
 
+    from asd_ray.cluster.session import quiet_terminal, ray_session
     from asd_ray.config import ResourceConfig
-    from asd_ray.study.cluster import quiet_terminal, ray_session
 
     with (
         tempfile.TemporaryDirectory(prefix="asd_ray-") as folder,

@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from asd_ray.allocator import collect_rarely, keep_freed_memory
 from asd_ray.bench.processes import in_new_process, local_ray
 from asd_ray.bench.recordings import link_clips, make_recordings
 from asd_ray.bench.table import Benchmark, Comparison, Measured, joined, say
-from asd_ray.clips import Clip, class_names
 from asd_ray.config import FeatureConfig, FinetuneConfig, PretrainConfig, SiaMocoConfig
+from asd_ray.data.clips import Clip, class_names
 from asd_ray.features.batches import Batches, CachedBatches
 from asd_ray.features.store import Manifest, read_tables
+from asd_ray.memory import collect_rarely, keep_freed_memory
 from asd_ray.methods.base import DataInfo
 from asd_ray.methods.registry import build as build_method
 from asd_ray.training.checkpoints import FileCheckpoints

@@ -14,9 +14,9 @@ import torch
 
 from asd_ray.bench.processes import local_ray
 from asd_ray.bench.table import Measured, interleaved, joined
-from asd_ray.clips import Clip, class_names
 from asd_ray.config import FeatureConfig
-from asd_ray.datasets import audio
+from asd_ray.data import audio
+from asd_ray.data.clips import Clip, class_names
 from asd_ray.features.batches import Batches
 from asd_ray.features.log_mel import LogMel
 from asd_ray.features.store import COLUMNS, read_shard, views, write_shard

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from asd_ray.clips import Clip
 from asd_ray.config.data import SyntheticConfig
-from asd_ray.datasets import synthetic
+from asd_ray.data.clips import Clip
+from asd_ray.data.synthetic import recordings as synthetic
 
 MACHINES = 6
 

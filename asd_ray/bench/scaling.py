@@ -12,12 +12,12 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-from asd_ray.allocator import keep_freed_memory
 from asd_ray.bench import stages
 from asd_ray.bench.memory import available_memory
 from asd_ray.bench.processes import in_processes, wait_for_others
 from asd_ray.bench.stages import Precision
 from asd_ray.bench.table import Benchmark, Comparison, Measured, say
+from asd_ray.memory import keep_freed_memory
 from asd_ray.methods.base import resolve_precision
 from asd_ray.training.stage_run import StageRun, Workers
 

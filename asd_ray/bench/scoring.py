@@ -41,7 +41,7 @@ def run(quick: bool) -> Benchmark:
 
 
 def _measure(train: int, test: int, repeats: int) -> tuple[dict[str, Measured], Measured, Measured]:
-    from asd_ray.scoring.benchmark import benchmark
+    from asd_ray.bench.scoring_sizes import benchmark
 
     benchmark(train, test, DIMS, IDS)
     runs = [benchmark(train, test, DIMS, IDS).set_index("part")["wall_s"] for _ in range(repeats)]

@@ -22,7 +22,7 @@ from asd_ray.bench.processes import in_new_process, local_ray
 from asd_ray.bench.stub_study import Stub, open_folder, run_stub, write_study
 from asd_ray.bench.table import Comparison, Measured, duration, say, seconds_of
 from asd_ray.study.folder import TrialRecord
-from asd_ray.study.live import StudyView
+from asd_ray.study.progress import StudyView
 
 
 @dataclass
@@ -73,8 +73,8 @@ def simulate(path: Path, trials: int) -> Observed:
 
     Trials share their processes, whose starts would take longer than all else that is measured here.
     """
+    from asd_ray.cluster.session import concurrency
     from asd_ray.study import trials as study_trials
-    from asd_ray.study.cluster import concurrency
 
     study, folder, detectors = open_folder(path, trials)
     with local_ray():

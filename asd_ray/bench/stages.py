@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from asd_ray.clips import Clip
 from asd_ray.config import FinetuneConfig, PretrainConfig, SiaMocoConfig
 from asd_ray.config.os_scl import OsSclConfig
+from asd_ray.data.clips import Clip
 from asd_ray.features.batches import CachedBatches
 from asd_ray.methods.base import DataInfo, Inputs, Stage
-from asd_ray.methods.os_scl import as_floats
+from asd_ray.methods.os_scl.method import as_floats
 from asd_ray.methods.registry import build
 from asd_ray.training.stage_run import StageRun, Workers
 

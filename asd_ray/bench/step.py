@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from asd_ray.allocator import keep_freed_memory
 from asd_ray.bench import stages
 from asd_ray.bench.processes import in_new_process
 from asd_ray.bench.stages import Precision, StageName
 from asd_ray.bench.table import Benchmark, Comparison, Measured, interleaved, rate, say, seconds_of
+from asd_ray.memory import keep_freed_memory
 from asd_ray.methods.base import Stage, resolve_precision
 from asd_ray.training.stage_run import StageRun
 

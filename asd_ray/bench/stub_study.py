@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from asd_ray import metrics
-from asd_ray.clips import stable_hash
 from asd_ray.config import StudyConfig
-from asd_ray.evaluation import objective
-from asd_ray.study import tables
+from asd_ray.config.study_file import parse_study
+from asd_ray.data.clips import stable_hash
+from asd_ray.metrics.selection import objective
+from asd_ray.report import tables
 from asd_ray.study.folder import StudyFolder, TrialRecord
-from asd_ray.study_file import parse_study
 
 MACHINES, IDS, CLIPS = ("ToyCar", "ToyConveyor", "fan", "pump", "slider", "valve"), ("00", "02"), 100
 KINDS = ("classification", "knn", "local_density", "mahalanobis", "gmm", "ensemble")

@@ -67,7 +67,7 @@ def timed_study(out: Path, overrides: Sequence[str], at_once: int = 1) -> Times:
     Raises:
         AsdRayError: the study, or a trial of it, failed.
     """
-    from asd_ray.study_file import shipped_study
+    from asd_ray.config.study_file import shipped_study
 
     command = [sys.executable, "-m", "asd_ray", "study", "run", str(shipped_study("quickstart")), "--out", str(out)]
     for override in (f"resources.max_concurrent_trials={at_once}", *overrides):

@@ -10,7 +10,7 @@ from asd_ray.bench.processes import in_new_process
 from asd_ray.bench.table import Benchmark, Comparison, Measured, joined, say
 from asd_ray.bench.timed_study import SMALL, timed_study
 from asd_ray.config.data import SyntheticConfig
-from asd_ray.datasets import synthetic
+from asd_ray.data.synthetic import recordings as synthetic
 
 CORES = os.cpu_count() or 1
 SET = SyntheticConfig(machines=3, ids=2, train=24, test_normal=20, test_anomaly=20)  # the quickstart's

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from asd_ray.config.method import ValidatedConfig
 from asd_ray.config.section import Section
+from asd_ray.config.sia_moco import ValidatedConfig
 
 
 class AutoencoderTrainConfig(ValidatedConfig):

@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from asd_ray.config.method import ValidatedConfig
 from asd_ray.config.section import Section
+from asd_ray.config.sia_moco import ValidatedConfig
 
 Input = Literal["mel", "tgram", "tfgram"]
 

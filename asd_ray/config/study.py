@@ -11,10 +11,10 @@ from asd_ray.config.autoencoder import AutoencoderConfig
 from asd_ray.config.data import DataConfig
 from asd_ray.config.evaluation import EvaluationConfig
 from asd_ray.config.features import FeatureConfig
-from asd_ray.config.method import SiaMocoConfig
 from asd_ray.config.os_scl import OsSclConfig
 from asd_ray.config.search import SearchConfig
 from asd_ray.config.section import Section
+from asd_ray.config.sia_moco import SiaMocoConfig
 
 MethodConfig = SiaMocoConfig | OsSclConfig | AutoencoderConfig
 """What is trained, told apart by ``name``."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asd_ray.clips import Clip, groups_of, stable_hash
+from asd_ray.data.clips import Clip, groups_of, stable_hash
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def generator(*order: object) -> torch.Generator:
 
 def class_numbers(clips: Sequence[Clip], classes: Sequence[str]) -> Tensor:
     """Positions (N,) of the clips' classes in ``classes``: of a training clip by machine, ID and attributes, if that is
-    a class, else of any clip by machine and ID, or -1 if that is none either (:func:`asd_ray.clips.class_names`)."""
+    a class, else of any clip by machine and ID, or -1 if that is none either (``class_names``)."""
     number = {name: position for position, name in enumerate(classes)}
 
     def of(clip: Clip) -> int:

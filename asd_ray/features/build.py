@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from asd_ray.clips import Clip
 from asd_ray.config import Channel, FeatureConfig
+from asd_ray.data.clips import Clip
 from asd_ray.errors import AsdRayError
 from asd_ray.features.extract import Extractor, Outcome, Recipe, Sources, serial, to_json
 from asd_ray.features.plan import ShardPlan, choice, make_manifest, plan_shards

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from asd_ray.allocator import keep_freed_memory
-from asd_ray.clips import Clip
 from asd_ray.config import Channel, FeatureConfig
-from asd_ray.datasets import audio
+from asd_ray.data import audio
+from asd_ray.data.clips import Clip
 from asd_ray.errors import AsdRayError
 from asd_ray.features.log_mel import LogMel, level_db, to_int16
 from asd_ray.features.plan import ShardPlan, clip_fields, shard_statistics
@@ -30,6 +29,7 @@ from asd_ray.features.store import (
     views,
     write_shard,
 )
+from asd_ray.memory import keep_freed_memory
 
 BATCH = 16  # clips that a GPU transforms in one call; a CPU takes one at a time, which stays within a core's caches
 

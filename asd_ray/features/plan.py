@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from asd_ray.clips import CLIP_FIELDS, Clip, stable_hash
+from asd_ray.data.clips import CLIP_FIELDS, Clip, stable_hash
 from asd_ray.errors import AsdRayError
 from asd_ray.features.store import Manifest, Shard, hash_of_settings
 

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import ray
 import torch
 
-from asd_ray.clips import CLIP_FIELDS, Clip
+from asd_ray.data.clips import CLIP_FIELDS, Clip
 from asd_ray.errors import AsdRayError, StorageError
 from asd_ray.features.batches import Batches, Blocks, CachedBatches
 from asd_ray.features.read_apart import read_apart

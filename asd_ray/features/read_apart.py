@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from asd_ray.clips import CLIP_FIELDS
+from asd_ray.data.clips import CLIP_FIELDS
 from asd_ray.errors import AsdRayError
 from asd_ray.features.storage import Storage
 from asd_ray.features.store import Shard, read_joined

@@ -2,7 +2,7 @@
 
 A shard is some clips of one split. Each of its columns of features (``log_mel``: fp16, F x T in row order;
 ``waveform``: int16, S samples at full scale 32768) is a parquet file of its own, so that what a study does not ask for
-is neither computed nor read. Beside its features a file has the fields of :class:`asd_ray.clips.Clip`, the recording's
+is neither computed nor read. Beside its features a file has the fields of ``Clip``, the recording's
 size and time and, with ``log_mel``, ``level_db``. Features are fixed-size binary, uncompressed, without dictionaries
 (Parquet's defaults read 8 to 30 times slower).
 
@@ -29,8 +29,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asd_ray.clips import CLIP_FIELDS, Clip, stable_hash
 from asd_ray.config import FeatureConfig
+from asd_ray.data.clips import CLIP_FIELDS, Clip, stable_hash
 from asd_ray.errors import AsdRayError, StorageError
 from asd_ray.features.storage import Storage
 

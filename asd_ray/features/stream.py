@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asd_ray.clips import Clip
+from asd_ray.data.clips import Clip
 from asd_ray.features.batches import Batch, class_numbers, empty, generator
 
 WINDOW = 8

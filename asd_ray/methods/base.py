@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asd_ray.clips import groups_of
 from asd_ray.config import OptimiserConfig
+from asd_ray.data.clips import groups_of
 from asd_ray.features.batches import Batches
 
 Inputs = Mapping[str, Tensor]
@@ -34,7 +34,7 @@ class DataInfo:
     Attributes:
         n_mels: F.
         frames: T.
-        classes: names of the C classes of the training clips (:func:`asd_ray.clips.class_names`), in label order.
+        classes: names of the C classes of the training clips (:func:`asd_ray.data.clips.class_names`), in label order.
         mean: mean of all training features, the pre-norm's μ.
         std: their standard deviation, the pre-norm's σ.
         clips: number of training clips of all workers together.

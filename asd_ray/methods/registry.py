@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from asd_ray.config import MethodConfig, StudyConfig
+from asd_ray.config.study_file import with_values
 from asd_ray.errors import ConfigError
-from asd_ray.methods.autoencoder import AutoencoderMethod
+from asd_ray.methods.autoencoder.method import AutoencoderMethod
 from asd_ray.methods.base import DataInfo, Method
-from asd_ray.methods.os_scl import OsScl
-from asd_ray.methods.sia_moco import SiaMoco
-from asd_ray.study_file import with_values
+from asd_ray.methods.os_scl.method import OsScl
+from asd_ray.methods.sia_moco.method import SiaMoco
 
 METHODS: dict[str, Any] = {"sia_moco": SiaMoco, "os_scl": OsScl, "autoencoder": AutoencoderMethod}
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from asd_ray.clips import stable_hash
+from asd_ray.data.clips import stable_hash
 from asd_ray.errors import AsdRayError
 from asd_ray.metrics.areas import areas
 from asd_ray.metrics.averages import averages

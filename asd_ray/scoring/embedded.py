@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asd_ray.clips import group_of, groups_of
+from asd_ray.data.clips import group_of, groups_of
 from asd_ray.errors import AsdRayError
 
 Scores = NDArray[np.float64]
@@ -85,7 +85,7 @@ def group_logits(logits: Tensor, classes: Sequence[str]) -> Tensor:
 
     Args:
         logits: (B, C).
-        classes: names of the C classes; the groups are in their order (:func:`asd_ray.clips.groups_of`).
+        classes: names of the C classes; the groups are in their order (:func:`asd_ray.data.clips.groups_of`).
     """
     groups = groups_of(classes)
     if len(groups) == len(classes):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from asd_ray import metrics, scoring
 from asd_ray.features.store import Manifest, Place, read_tables
-from asd_ray.study.tables import BASELINES
+from asd_ray.report.tables import BASELINES
 
 
 def baseline_scores(store: Place, manifest: Manifest, identity: pd.DataFrame) -> pd.DataFrame:

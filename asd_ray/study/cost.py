@@ -24,9 +24,9 @@ from pathlib import Path
 from statistics import median
 
 from asd_ray.config import StudyConfig
-from asd_ray.config.method import SiaMocoConfig
+from asd_ray.config.sia_moco import SiaMocoConfig
+from asd_ray.config.study_file import budget
 from asd_ray.errors import ConfigError
-from asd_ray.study_file import budget
 
 # Without a measurement; measured on two cores: a Tune trial starts in 5 s, the workers of Ray Train in 15 s more.
 START_S = 5.0
@@ -97,7 +97,7 @@ class Cost:
         return {**vars(self), "seconds": self.seconds}
 
     def __str__(self) -> str:
-        from asd_ray.study.live import format_seconds
+        from asd_ray.study.progress import format_seconds
 
         reserved = f"{self.gpu_hours:.1f} GPU-hours" if self.gpu_hours else f"{self.cpu_hours:.1f} CPU-hours"
         after = f", after {format_seconds(self.setup_s)}" if self.setup_s else ""

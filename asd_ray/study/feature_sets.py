@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from asd_ray.clips import Clip
 from asd_ray.config import StudyConfig
+from asd_ray.data.clips import Clip
 from asd_ray.features.build import build
 from asd_ray.features.extract import serial
 from asd_ray.features.read import Features, Reading, open_features

@@ -16,10 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from asd_ray.config.evaluation import ObjectiveKind
-from asd_ray.evaluation import objective
+from asd_ray.metrics.selection import objective
 
 if TYPE_CHECKING:  # it imports torch, which tables and reports do without
-    from asd_ray.detector import Detector
+    from asd_ray.detector.detector import Detector
 
 MINIMISED: tuple[ObjectiveKind, ...] = ("latency", "size")
 WARM_UP, CLIPS = 3, 21
@@ -47,7 +47,7 @@ def objective_values(rows: pd.DataFrame, kinds: Sequence[ObjectiveKind], detecto
                 return None
             values[kind] = value
     if set(kinds) & set(MINIMISED):
-        from asd_ray.detector import load_detector
+        from asd_ray.detector.detector import load_detector
 
         loaded = load_detector(detector)
         measures = {"latency": latency, "size": size}

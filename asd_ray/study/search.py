@@ -17,12 +17,12 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from asd_ray.clips import stable_hash
 from asd_ray.config import Distribution, Scalar, SearchConfig, StudyConfig
+from asd_ray.config.study_file import get_key
+from asd_ray.data.clips import stable_hash
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.objectives import MINIMISED
 from asd_ray.study.storage import open_storage
-from asd_ray.study_file import get_key
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 # Its warnings say what `search.sampler` says: which keys are not quasi-random.

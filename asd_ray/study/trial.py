@@ -13,25 +13,25 @@ from typing import Any
 import ray.tune
 import torch
 
-from asd_ray.allocator import collect_rarely, give_back_memory
-from asd_ray.clips import stable_hash
 from asd_ray.config import StudyConfig
+from asd_ray.config.study_file import with_values
+from asd_ray.data.clips import stable_hash
 from asd_ray.errors import AsdRayError, StorageError
-from asd_ray.evaluation import Evaluation
 from asd_ray.features.read import Features
 from asd_ray.features.store import Manifest
+from asd_ray.memory import collect_rarely, give_back_memory
+from asd_ray.metrics.selection import Evaluation
+from asd_ray.report.tables import write_table
+from asd_ray.study.claims import Turn
 from asd_ray.study.feature_sets import FeatureSets
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.objectives import objective_values
-from asd_ray.study.tables import write_table
-from asd_ray.study.turns import Turn
-from asd_ray.study_file import with_values
 from asd_ray.training.checkpoints import FileCheckpoints
 from asd_ray.training.epoch_reports import EpochReports
 from asd_ray.training.ray_worker import Failure, clip_source, train_with_ray
-from asd_ray.training.run import RunInputs, run
 from asd_ray.training.stage_cache import StageCache
 from asd_ray.training.stage_run import TrainingFailed
+from asd_ray.training.train_and_score import RunInputs, run
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class StudyInputs:
         study: the study file, resolved.
         folder: of the study.
         manifest: of the features.
-        classes: of the training clips (:func:`asd_ray.clips.class_names`), in label order.
+        classes: of the training clips (:func:`asd_ray.data.clips.class_names`), in label order.
         evaluation: what the labelled test clips are judged against.
         features: where every worker finds its clips.
         sets: features of trials whose values change them; None if none are searched.
         stages: trained stages that trials share.
-        turns: the actor that says who makes a set or a stage (:class:`asd_ray.study.turns.Turns`).
+        turns: the actor that says who makes a set or a stage (:class:`asd_ray.study.claims.Turns`).
     """
 
     study: StudyConfig

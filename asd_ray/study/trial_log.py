@@ -18,7 +18,7 @@ from tensorboardX.summary import hparams
 
 from asd_ray.config import Scalar
 from asd_ray.study.folder import StudyFolder, TrialRecord
-from asd_ray.study.live import format_epoch, format_seconds
+from asd_ray.study.progress import format_epoch, format_seconds
 
 TUNES = frozenset((*AUTO_RESULT_KEYS, TRIAL_ID, EXPERIMENT_TAG, DONE, SHOULD_CHECKPOINT, RESULT_DUPLICATE))
 """What Ray Tune adds to a result."""

@@ -15,16 +15,16 @@ from ray.tune.search import Searcher
 from ray.tune.trainable import wrap_function
 
 from asd_ray.config import StudyConfig
+from asd_ray.config.study_file import budget
 from asd_ray.errors import StorageError
 from asd_ray.files import storage_error
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.gauges import StudyGauges
-from asd_ray.study.live import StudyView
+from asd_ray.study.progress import StudyView
 from asd_ray.study.search import PROBE, StudySearch, scheduler
 from asd_ray.study.spares import Spares
 from asd_ray.study.trial import StudyInputs, run_name, run_trial, trial_seed
 from asd_ray.study.trial_log import TrialLog, own_values
-from asd_ray.study_file import budget
 from asd_ray.training.epoch_reports import first_line
 
 

@@ -14,13 +14,13 @@ import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.callbacks import DatasetsCallback
 
-from asd_ray.allocator import collect_rarely
 from asd_ray.config import ResourceConfig
 from asd_ray.features.batches import Batches
 from asd_ray.features.read import Features
+from asd_ray.memory import collect_rarely
 from asd_ray.training.checkpoints import load_rank, save_rank
-from asd_ray.training.run import ClipSource, RunInputs, run
 from asd_ray.training.stage_run import TrainingFailed
+from asd_ray.training.train_and_score import ClipSource, RunInputs, run
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from asd_ray.clips import stable_hash
 from asd_ray.config import Section, StudyConfig
+from asd_ray.config.study_file import get_key
+from asd_ray.data.clips import stable_hash
 from asd_ray.files import write_folder_atomically
 from asd_ray.methods.base import Stage
-from asd_ray.models.published import fingerprint
-from asd_ray.study_file import get_key
+from asd_ray.methods.blocks.published import fingerprint
 
 log = logging.getLogger("asd_ray")
 FORMAT = 1

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from asd_ray.clips import Clip, stable_hash
 from asd_ray.config import OptimiserConfig
+from asd_ray.data.clips import Clip, stable_hash
 from asd_ray.features.batches import Batches
 from asd_ray.methods.base import Stage, resolve_precision
 

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from asd_ray.augment import LogMixupExp, PreNorm, RandomResizeCrop, TwoViews
 from asd_ray.bench.byol_a import ClipByClip
+from asd_ray.methods.sia_moco.augment import LogMixupExp, PreNorm, RandomResizeCrop, TwoViews
 
 MEAN, STD = -8.0, 3.0
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from asd_ray.bench.data import link_set
 from asd_ray.bench.recordings import config
-from asd_ray.datasets import layouts
-from asd_ray.datasets.synthetic import plan, write
+from asd_ray.data import layouts
+from asd_ray.data.synthetic.recordings import plan, write
 
 
 def test_the_linked_set_is_one_that_a_study_could_use(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from asd_ray.bench.reading import BATCH, epochs, formats
 from asd_ray.bench.recordings import link_clips
-from asd_ray.clips import Clip
+from asd_ray.data.clips import Clip
 from asd_ray.features.batches import CachedBatches
 
 

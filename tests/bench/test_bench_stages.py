@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from asd_ray.augment import TwoViews
 from asd_ray.bench import stages
 from asd_ray.bench.step import _bare, flops
 from asd_ray.bench.table import Measured
-from asd_ray.methods.os_scl import OsSclStage
+from asd_ray.methods.os_scl.method import OsSclStage
+from asd_ray.methods.sia_moco.augment import TwoViews
 
 CPU = torch.device("cpu")
 

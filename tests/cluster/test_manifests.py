@@ -22,8 +22,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli as ray_cli
 
 from asd_ray import __version__
-from asd_ray.cli import app
-from asd_ray.study_file import load_study
+from asd_ray.cli.app import app
+from asd_ray.config.study_file import load_study
 
 REPO = Path(__file__).resolve().parents[2]
 CLUSTER = REPO / "cluster"

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from asd_ray.config.study_file import parse_study
 from asd_ray.errors import ConfigError
-from asd_ray.study_file import parse_study
 
 
 @pytest.mark.parametrize("data", [{"layout": "dcase2020", "root": "x"}, {"layout": "synthetic"}])

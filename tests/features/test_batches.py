@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asd_ray.clips import Clip
+from asd_ray.data.clips import Clip
 from asd_ray.features.batches import Batches, Blocks, CachedBatches, class_numbers, group_numbers, permutation
 
 CLASSES = ["fan/00", "fan/02"]

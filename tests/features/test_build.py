@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from asd_ray.config import FeatureConfig
-from asd_ray.datasets import layouts
+from asd_ray.data import layouts
 from asd_ray.errors import AsdRayError
 from asd_ray.features import build as build_module
 from asd_ray.features import plan

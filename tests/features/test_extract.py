@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from asd_ray.clips import Clip
 from asd_ray.config import FeatureConfig
-from asd_ray.datasets import layouts
+from asd_ray.data import layouts
+from asd_ray.data.clips import Clip
 from asd_ray.errors import AsdRayError
 from asd_ray.features.extract import BATCH, Extractor, Outcome, Recipe, make_shard, to_json
 from asd_ray.features.plan import ShardPlan, plan_shards

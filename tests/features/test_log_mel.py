@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asd_ray.config import FeatureConfig
-from asd_ray.datasets import audio
+from asd_ray.data import audio
 from asd_ray.features.log_mel import LogMel, level_db, to_int16
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "real-mini"

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asd_ray.clips import Clip
 from asd_ray.config import FeatureConfig
+from asd_ray.data.clips import Clip
 from asd_ray.errors import AsdRayError
 from asd_ray.features.plan import ShardPlan, choice, make_manifest, plan_shards, shard_statistics
 from asd_ray.features.store import settings_of

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from asd_ray.config import FeatureConfig
+from asd_ray.config.study_file import parse_study, to_yaml, with_values
 from asd_ray.errors import ConfigError
 from asd_ray.features.store import settings_of
-from asd_ray.study_file import parse_study, to_yaml, with_values
 
 BASELINE = {"preset": "dcase2020_baseline"}
 

@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asd_ray.clips import Clip
 from asd_ray.config import FeatureConfig
+from asd_ray.data.clips import Clip
 from asd_ray.errors import AsdRayError, StorageError
 from asd_ray.features import read
 from asd_ray.features.read import Features, fits, open_features

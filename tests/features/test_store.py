@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asd_ray.clips import Clip
 from asd_ray.config import FeatureConfig
+from asd_ray.data.clips import Clip
 from asd_ray.errors import AsdRayError
 from asd_ray.features import store
 from asd_ray.features.store import COLUMNS, DamagedShard, Manifest, Shard

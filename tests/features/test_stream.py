@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asd_ray.clips import Clip
+from asd_ray.data.clips import Clip
 from asd_ray.features.batches import Batches
 from asd_ray.features.stream import Part, StreamedBatches, window_order
 

@@ -18,9 +18,9 @@ import ray
 import soundfile
 import torch
 
-from asd_ray.clips import Clip
 from asd_ray.config import FeatureConfig
-from asd_ray.datasets import audio, layouts
+from asd_ray.data import audio, layouts
+from asd_ray.data.clips import Clip
 from asd_ray.errors import AsdRayError
 from asd_ray.features import plan
 from asd_ray.features.build import build
@@ -40,7 +40,7 @@ import sys
 from pathlib import Path
 import ray
 from asd_ray.config import FeatureConfig
-from asd_ray.datasets import layouts
+from asd_ray.data import layouts
 from asd_ray.features import plan
 from asd_ray.features.build import build
 plan.SHARD_CLIPS = 2

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from asd_ray.allocator import ONE_ARENA
+from asd_ray.memory import ONE_ARENA
 from tests.integration.conftest import Run
 from tests.integration.disks import fill, mounted
 from tests.integration.killing import (

@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from asd_ray.allocator import ONE_ARENA
+from asd_ray.memory import ONE_ARENA
 from tests.integration.conftest import environment
 
 pytestmark = pytest.mark.ray
 
 PROGRAM = """
 import gc, json, os, sys
-from asd_ray.study.cluster import local_tasks
+from asd_ray.cluster.session import local_tasks
 
 def found(chunk):
     return gc.get_threshold(), dict(os.environ), "torch" in sys.modules
@@ -43,7 +43,7 @@ import psutil, ray
 from pathlib import Path
 from ray.tune.execution.class_cache import _ActorClassCache
 from asd_ray.config import ResourceConfig
-from asd_ray.study.cluster import quiet_terminal, ray_session
+from asd_ray.cluster.session import quiet_terminal, ray_session
 from asd_ray.study.spares import start_processes
 
 class Trial:

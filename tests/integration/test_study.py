@@ -20,7 +20,7 @@ import requests
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from asd_ray.allocator import ONE_ARENA
+from asd_ray.memory import ONE_ARENA
 from tests.integration.conftest import Run, environment
 
 pytestmark = pytest.mark.ray
@@ -124,7 +124,7 @@ def test_scores_are_in_the_challenges_format(finished: Path) -> None:
 
 
 def test_the_detector_scores_recordings_as_the_trial_did(finished: Path) -> None:
-    from asd_ray.detector import Detector
+    from asd_ray.detector.detector import Detector
 
     trials = pd.read_parquet(finished / "trials.parquet")
     best = trials.loc[trials["objective"].idxmax(), "trial"]

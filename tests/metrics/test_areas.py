@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scored_clips import clip_frame, scored, slow_auc, slow_pauc
 from sklearn.metrics import roc_auc_score
 
 from asd_ray import metrics
 from asd_ray.errors import AsdRayError
 from asd_ray.metrics.areas import areas
+from tests.metrics.scored_clips import clip_frame, scored, slow_auc, slow_pauc
 
 
 @settings(deadline=None)

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from scored_clips import clip_frame, slow_auc, slow_pauc
 
 from asd_ray import metrics
 from asd_ray.errors import AsdRayError
+from tests.metrics.scored_clips import clip_frame, slow_auc, slow_pauc
 
 # STgram-MFN (liuyoude/STgram-MFN @ 147f292, README): AUC and pAUC of every development ID.
 PUBLISHED = {

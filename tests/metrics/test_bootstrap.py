@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from scored_clips import clip_frame
 
 from asd_ray import metrics
 from asd_ray.errors import AsdRayError
+from tests.metrics.scored_clips import clip_frame
 
 
 def test_bootstrap_is_seeded_stratified_and_of_the_right_width():

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from scored_clips import clip_frame
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from asd_ray import metrics
 from asd_ray.errors import AsdRayError
+from tests.metrics.scored_clips import clip_frame
 
 
 def test_per_id_rows():

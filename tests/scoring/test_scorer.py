@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asd_ray import scoring
+from asd_ray.bench.scoring_sizes import benchmark
 from asd_ray.config import EvaluationConfig
 from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.scoring import Embedded, Scorer
-from asd_ray.scoring.benchmark import benchmark
 from asd_ray.scoring.gaussian import ClassMixtures, SharedGaussian
 from asd_ray.scoring.neighbours import References
 from asd_ray.scoring.scorer import classification, standardise

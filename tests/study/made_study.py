@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from asd_ray import metrics
-from asd_ray.study import tables
+from asd_ray.report import tables
 from asd_ray.study.folder import StudyFolder, TrialRecord
 
 STUDY = """\

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from asd_ray.cli import app
+from asd_ray.cli.app import app
+from asd_ray.cluster.session import concurrency
+from asd_ray.config.study_file import parse_study
 from asd_ray.errors import ConfigError
-from asd_ray.study.cluster import concurrency
 from asd_ray.study.cost import TRAIN_START_S, Speed, cost, estimate, measured, said, stages
 from asd_ray.study.folder import StudyFolder, TrialRecord
-from asd_ray.study_file import parse_study
 
 BEGAN = datetime(2026, 3, 1, 12, 0, 0).timestamp()
 
@@ -86,7 +86,7 @@ def test_concurrency_is_given_or_the_limit_or_what_fits_or_one() -> None:
 
 
 def test_a_growing_cluster_gets_as_many_trials_as_the_study_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asd_ray.study.cluster.ray.cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr("asd_ray.cluster.session.ray.cluster_resources", lambda: {"CPU": 2.0})
     asked = study(max_concurrent_trials=8).resources
     assert (concurrency(asked, growing=True), concurrency(asked)) == (8, 2)
     assert concurrency(study().resources, growing=True) == 2  # no limit: as many as fit now

@@ -7,13 +7,13 @@ import pytest
 import soundfile
 import torch
 
-from asd_ray.clips import Clip
 from asd_ray.config import StudyConfig
+from asd_ray.config.study_file import parse_study, with_values
+from asd_ray.data.clips import Clip
 from asd_ray.features.build import build
 from asd_ray.features.extract import serial
 from asd_ray.features.read import open_features
 from asd_ray.study.feature_sets import FeatureSets
-from asd_ray.study_file import parse_study, with_values
 
 
 def study(**values: object) -> StudyConfig:

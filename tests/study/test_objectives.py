@@ -13,15 +13,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asd_ray.detector import load_detector
+from asd_ray.config.study_file import parse_study
+from asd_ray.detector.detector import load_detector
 from asd_ray.errors import AsdRayError
 from asd_ray.metrics import averages
+from asd_ray.report.write import write_results
 from asd_ray.study import objectives
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.objectives import latency, objective_values, pareto_front, size, with_front
-from asd_ray.study.results import write_results
-from asd_ray.study_file import parse_study
-from tests.tiny_detector import save_tiny_detector, tiny_study, write_recordings
+from tests.detector.tiny_detector import save_tiny_detector, tiny_study, write_recordings
 
 
 def rows(aucs: dict[tuple[str, str], float], split: str = "select") -> pd.DataFrame:

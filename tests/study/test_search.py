@@ -10,10 +10,10 @@ import optuna
 import pytest
 
 from asd_ray.config import StudyConfig
+from asd_ray.config.study_file import parse_study
 from asd_ray.errors import ConfigError
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.search import PROBE, StudySearch, default_point, first_points, scheduler
-from asd_ray.study_file import parse_study
 
 SPACE = {
     "method.pretrain.alpha": {"uniform": [0.1, 0.6]},

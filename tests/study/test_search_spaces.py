@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asd_ray.config import SearchConfig, StudyConfig
+from asd_ray.config.study_file import get_key, parse_study, with_values
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.search import StudySearch, default_point, first_points, sampler, suggest
-from asd_ray.study_file import get_key, parse_study, with_values
 from tests.conditional_spaces import active, spaces
 
 PROJECTION, TEMPERATURE = "method.pretrain.projection", "method.pretrain.temperature"

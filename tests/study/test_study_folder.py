@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from asd_ray.config import StudyConfig
+from asd_ray.config.study_file import parse_study
 from asd_ray.errors import ConfigError
 from asd_ray.study.folder import StudyFolder, TrialRecord
-from asd_ray.study_file import parse_study
 
 
 def study(**changes: object) -> StudyConfig:

@@ -9,12 +9,12 @@ from typing import Any
 import optuna
 import pytest
 
+from asd_ray.config.study_file import parse_study
 from asd_ray.errors import AsdRayError, StorageError
 from asd_ray.study import trial as trials
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.search import StudySearch
 from asd_ray.study.trial import run_trial
-from asd_ray.study_file import parse_study
 
 STUDY = parse_study({"name": "s", "search": {"space": {"method.pretrain.alpha": {"uniform": [0.1, 0.6]}}}}, "f")
 CONFIG = {"trial": 0, "values": {"method.pretrain.alpha": 0.4}}

@@ -8,11 +8,11 @@ import pytest
 from ray.tune.search import Searcher
 
 from asd_ray.config import StudyConfig
+from asd_ray.config.study_file import parse_study
 from asd_ray.errors import StorageError
 from asd_ray.study import trials
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.trials import Repeats, StudyCallback, missing_repeats
-from asd_ray.study_file import parse_study
 
 
 def opened(tmp_path: Path, **search: Any) -> tuple[StudyConfig, StudyFolder]:

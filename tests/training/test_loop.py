@@ -11,8 +11,8 @@ import torch
 from pyarrow.fs import LocalFileSystem
 from torch import Tensor, nn
 
-from asd_ray.clips import Clip
 from asd_ray.config import OptimiserConfig
+from asd_ray.data.clips import Clip
 from asd_ray.features.batches import CachedBatches
 from asd_ray.methods.base import Inputs, Method, Stage
 from asd_ray.training.checkpoints import FileCheckpoints, load_rank, save_rank

@@ -12,16 +12,16 @@ import pytest
 import torch
 
 from asd_ray import scoring
-from asd_ray.clips import Clip, Label, class_names, evaluation_splits
-from asd_ray.detector import load_detector
-from asd_ray.evaluation import Evaluation
+from asd_ray.config.study_file import parse_study
+from asd_ray.data.clips import Clip, Label, class_names, evaluation_splits
+from asd_ray.detector.detector import load_detector
 from asd_ray.features.batches import Batches, CachedBatches
 from asd_ray.features.store import Manifest, settings_of
 from asd_ray.methods.base import Method
-from asd_ray.study_file import parse_study
+from asd_ray.metrics.selection import Evaluation
 from asd_ray.training.checkpoints import FileCheckpoints
 from asd_ray.training.loop import embed
-from asd_ray.training.run import RunInputs, run
+from asd_ray.training.train_and_score import RunInputs, run
 
 STAGE = {"epochs": 1, "batch_size": 8, "validation": 0, "keep": "last"}
 # In bf16 the gradient of taps that see only padding, as of such small clips, is not defined (torch 2.11 on a CPU).
@@ -108,8 +108,8 @@ def test_clips_are_embedded_again_only_by_another_network(
         if changes:
             next(method.parameters()).data.add_(0.1)
 
-    monkeypatch.setattr("asd_ray.training.run.embed", counting)
-    monkeypatch.setattr("asd_ray.training.run.finish", finish)
+    monkeypatch.setattr("asd_ray.training.train_and_score.embed", counting)
+    monkeypatch.setattr("asd_ray.training.train_and_score.finish", finish)
     scored(METHODS["sia_moco"], some_clips(), tmp_path)
     probe, scores = ["train", "select"], ["train", "select", "holdout"] if changes else ["holdout"]
     assert embedded == probe + scores

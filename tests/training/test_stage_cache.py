@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from asd_ray.clips import Clip
 from asd_ray.config import StudyConfig
+from asd_ray.config.study_file import parse_study, with_values
+from asd_ray.data.clips import Clip
 from asd_ray.features.batches import CachedBatches
 from asd_ray.methods.base import DataInfo, Method, Stage
 from asd_ray.methods.registry import build
-from asd_ray.study_file import parse_study, with_values
 from asd_ray.training.loop import train
 from asd_ray.training.stage_cache import StageCache
 from asd_ray.training.stage_run import seed_everything
@@ -49,7 +49,7 @@ class Nothing:
 
 
 def run(config: StudyConfig, cache: StageCache | None, *others: object) -> tuple[Method, list[dict[str, Any]]]:
-    """A run as :func:`asd_ray.training.run.run` has it, with the cache alone of what it does."""
+    """A run as :func:`asd_ray.training.train_and_score.run` has it, with the cache alone of what it does."""
     seed_everything(7, "build")
     method = build(config.method, INFO)
 
@@ -161,7 +161,7 @@ def test_a_damaged_stage_is_trained_again(tmp_path: Path, name: str) -> None:
 
 
 def test_an_encoder_that_it_starts_from_counts_by_its_weights(tmp_path: Path) -> None:
-    from asd_ray.models.published import save_encoder
+    from asd_ray.methods.blocks.published import save_encoder
 
     config = study()
     info = INFO

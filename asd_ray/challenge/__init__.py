@@ -1,0 +1,1 @@
+"""The DCASE challenge's own formats: submissions, and the official evaluators' metrics."""

@@ -1,0 +1,74 @@
+"""DCASE 2020 Task 2: file names, IDs and clip counts.
+
+``<machine>/train/normal_id_01_00000000.wav``, ``<machine>/test/anomaly_id_01_00000000.wav``; the evaluation set's test
+clips hide the label: ``<machine>/test/id_01_00000000.wav``.
+Sources: the three data records (Zenodo 3678171, 3727685, 3841772), the ground truth (3951620), and the counts of an
+unpacked mirror.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+EXAMPLE = "normal_id_00_00000000.wav"
+FOLDERS = {"train": "train", "test": "test"}
+"""Folders of a machine and the split that they hold."""
+
+_NAME = re.compile(r"(?:(normal|anomaly)_)?id_([0-9]{2})_([0-9]+)")
+
+_MIMII = (("00", "02", "04", "06"), ("01", "03", "05"))
+IDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "fan": _MIMII,
+    "pump": _MIMII,
+    "slider": _MIMII,
+    "valve": _MIMII,
+    "ToyCar": (("01", "02", "03", "04"), ("05", "06", "07")),
+    "ToyConveyor": (("01", "02", "03"), ("04", "05", "06")),
+}
+"""Machine -> IDs of the development set, IDs of the evaluation set."""
+
+COUNTS: dict[str, dict[tuple[str, str], int]] = {
+    machine: dict(zip((("dev", "train"), ("dev", "test"), ("eval", "train"), ("eval", "test")), numbers, strict=True))
+    for machine, numbers in {
+        "fan": (3675, 1875, 2846, 1342),
+        "pump": (3349, 856, 2417, 777),
+        "slider": (2804, 1290, 2370, 834),
+        "valve": (3291, 879, 2531, 940),
+        "ToyCar": (4000, 2459, 3000, 1545),
+        "ToyConveyor": (3000, 3509, 3000, 1665),
+    }.items()
+}
+"""Machine -> (part, split) -> clips of the published set; ``eval``, ``train`` is the additional training set."""
+
+RELEASES = {
+    ("dev", "train"): "development train",
+    ("dev", "test"): "development test",
+    ("eval", "train"): "additional training",
+    ("eval", "test"): "evaluation test",
+}
+
+
+def parse(folder: str, stem: str) -> dict[str, Any] | None:
+    """What a file name says of its clip: fields of ``Clip``, None if it is no name of this layout.
+
+    Raises:
+        ValueError: the name contradicts the folder.
+    """
+    match = _NAME.fullmatch(stem)
+    if match is None or (folder == "train" and match[1] is None):
+        return None
+    if folder == "train" and match[1] == "anomaly":
+        raise ValueError("its name says anomaly, but train/ is for normal clips")
+    return {"id": match[2], "split": FOLDERS[folder], "label": match[1] or "unknown"}
+
+
+def key(stem: str) -> str:
+    """What a label list calls a clip."""
+    return stem
+
+
+def part(machine: str, machine_id: str, hidden: bool) -> str:
+    """``dev`` or ``eval`` by the published IDs; ``none`` for any other machine or ID."""
+    dev, evaluation = IDS.get(machine, ((), ()))
+    return "dev" if machine_id in dev else "eval" if machine_id in evaluation else "none"

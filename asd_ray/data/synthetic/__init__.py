@@ -1,0 +1,1 @@
+"""Synthetic machines: physical models of machines and faults, and recordings of them."""

@@ -1,0 +1,1 @@
+"""A trained detector on disk: save, load, score, decide."""

@@ -1,0 +1,1 @@
+"""Pictures of clips and sets: spectrograms, augmented views, mean spectra, band analysis."""

@@ -1,0 +1,298 @@
+"""Fine-tuning: a classifier of the training clips (method A's second stage).
+
+Legend: B batch, I input channels, F mel bands, T frames, D features, C classes, h and w sides of a feature map.
+
+How the representation of the pre-trained encoder enters is the largest gap in what is known of the paper (Meng et al.,
+arXiv 2509.15570), which fine-tunes "a light downstream network". What it may mean, and the coupling that tries it:
+
+* the encoder starts a network that is fine-tuned with ID classification: ``encoder``;
+* its feature map is a further channel next to the Log-Mel, as STgram-MFN's Tgram is (Liu et al., ICASSP 2022):
+  ``channel``;
+* its frozen features are the classifier's input: ``frozen``. A map of 4 × 10 (ResNet-50 at 128 × 313) is too small for
+  a light CNN that divides sides by 16 or 32, so the classifier is the head alone, on the pooled map.
+
+In ``channel`` and ``frozen`` the encoder gets no gradient: what it adds is then what pre-training taught it, and a step
+costs no backward pass through it. ``none``, the light network without an encoder, is the ablation of them all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from asd_ray.config import FinetuneConfig
+from asd_ray.errors import ConfigError
+from asd_ray.methods.base import Inputs, Stage, resolve_precision
+from asd_ray.methods.blocks.heads import ArcFaceHead, LinearHead
+from asd_ray.methods.blocks.mobilefacenet import MobileFaceNet
+from asd_ray.methods.blocks.networks import Encoder, check_name
+from asd_ray.methods.sia_moco.augment import PreNorm
+
+MOBILEFACENET = "mobilefacenet"
+
+
+class LightNetwork(nn.Module):
+    """MobileFaceNet or a timm network without its classifier, untrained, in channels_last, under autocast.
+
+    Args:
+        name: ``mobilefacenet`` or timm's name.
+        channels: I.
+        n_mels: F.
+        frames: T.
+        precision: ``auto``, ``fp32`` or ``bf16`` (:func:`asd_ray.methods.base.resolve_precision`).
+        compile: whether ``torch.compile`` translates the network at its first pass.
+
+    Attributes:
+        num_features: D.
+
+    Raises:
+        ConfigError: there is no such network, or it does not take (F, T) inputs.
+    """
+
+    def __init__(
+        self, name: str, channels: int, n_mels: int, frames: int, precision: str = "auto", compile: bool = False
+    ) -> None:
+        super().__init__()
+        check_network(name)
+        self.name, self.precision = name, precision
+        network: Any
+        if name == MOBILEFACENET:
+            network = MobileFaceNet(channels, n_mels, frames)
+        else:
+            import timm  # takes seconds, and only the processes that train need it
+
+            network = timm.create_model(name, pretrained=False, in_chans=channels, num_classes=0)
+        self.network = network.to(memory_format=torch.channels_last)
+        self.num_features = self._probe(channels, n_mels, frames)
+        if compile:
+            self.network.compile()  # in place: the keys of its state stay the same
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, I, F, T), or (B, F, T) where I is 1, fp32, to (B, D) fp32."""
+        dtype = resolve_precision(self.precision, x.device)
+        with torch.autocast(x.device.type, dtype=dtype, enabled=dtype is not None):
+            features = self.network(x.unsqueeze(1) if x.ndim == 3 else x)
+        return features.float()
+
+    @torch.no_grad()
+    def _probe(self, channels: int, n_mels: int, frames: int) -> int:
+        """D as the network gives it."""
+        inputs = f"{channels} × {n_mels} × {frames} inputs"
+        self.eval()
+        try:
+            shape = tuple(self(torch.zeros(1, channels, n_mels, frames)).shape)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"method.finetune.network: {self.name} does not take {inputs} ({str(error).partition(chr(10))[0]}); "
+                "choose a convolutional network."
+            ) from None
+        self.train()
+        if len(shape) != 2:
+            raise ConfigError(
+                f"method.finetune.network: {self.name} makes an output of shape {shape} of {inputs} instead of one "
+                "vector per clip; choose another network."
+            )
+        return shape[1]
+
+    def extra_repr(self) -> str:
+        return f"name={self.name}, num_features={self.num_features}, precision={self.precision}"
+
+
+class Frozen:
+    """A trained encoder that is used but not trained: in eval mode and without gradient.
+
+    No module, so that what holds it does not hold the encoder's parameters: ``DistributedDataParallel`` waits for no
+    gradient of theirs, no worker averages its batch-norm statistics, and a state dict has the encoder once.
+
+    Args:
+        encoder: the method's.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """(B, F, T) pre-normed to pooled features (B, D)."""
+        return self.encoder.eval()(x)
+
+    @torch.no_grad()
+    def feature_map(self, x: Tensor) -> Tensor:
+        """(B, F, T) pre-normed to the last feature map before pooling, fp32, (B, channels, h, w) of most networks."""
+        dtype = resolve_precision(self.encoder.precision, x.device)
+        with torch.autocast(x.device.type, dtype=dtype, enabled=dtype is not None):
+            return self.encoder.eval().network.forward_features(x.unsqueeze(1)).float()
+
+
+class FrozenFeatures(nn.Module):
+    """The coupling ``frozen``: nothing between the frozen encoder's pooled features and the head.
+
+    Computed at every step, as mixup (and later augmentation) asks for; an epoch costs the encoder's forward passes.
+
+    Args:
+        encoder: the method's.
+
+    Attributes:
+        num_features: D.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder, self.num_features = Frozen(encoder), encoder.num_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, F, T) pre-normed to (B, D)."""
+        return self.encoder.features(x)
+
+
+class ChannelNetwork(nn.Module):
+    """The coupling ``channel``: the light network sees the Log-Mel and the frozen encoder's feature map.
+
+    A 1 × 1 convolution makes one channel of the map, batch norm gives it the Log-Mel's mean 0 and variance 1 whatever
+    the encoder's scale, bilinear interpolation its size. Both are trained with the light network.
+
+    Args:
+        encoder: the method's.
+        light: the light network, with I = 2.
+        n_mels: F.
+        frames: T.
+
+    Attributes:
+        num_features: D of the light network.
+
+    Raises:
+        ConfigError: the encoder has no feature map.
+    """
+
+    def __init__(self, encoder: Encoder, light: LightNetwork, n_mels: int, frames: int) -> None:
+        super().__init__()
+        self.encoder, self.light, self.num_features = Frozen(encoder), light, light.num_features
+        shape = self.encoder.feature_map(torch.zeros(1, n_mels, frames)).shape
+        encoder.train()
+        # timm's networks that keep channels last say so by a last side of num_features
+        if len(shape) != 4 or shape[1] != encoder.network.num_features:
+            raise ConfigError(
+                f"method.finetune.coupling: channel needs an encoder whose last feature map is (channels, height, "
+                f"width), but that of {encoder.name} has the shape {tuple(shape[1:])}; choose a convolutional network "
+                "or another coupling."
+            )
+        self.reduce = nn.Sequential(nn.Conv2d(shape[1], 1, 1, bias=False), nn.BatchNorm2d(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, F, T) pre-normed to (B, D)."""
+        channel = self.reduce(self.encoder.feature_map(x))  # (B, 1, h, w)
+        channel = nnf.interpolate(channel, size=x.shape[1:], mode="bilinear", align_corners=False)
+        return self.light(torch.cat([x.unsqueeze(1), channel], dim=1))
+
+
+Trunk = Encoder | FrozenFeatures | ChannelNetwork | LightNetwork
+"""What a coupling puts below the head: pre-normed clips (B, F, T) to embeddings (B, D), with D as ``num_features``."""
+
+
+def build_trunk(
+    config: FinetuneConfig,
+    encoder: Encoder | None,
+    n_mels: int,
+    frames: int,
+    precision: str = "auto",
+    compile: bool = False,
+) -> Trunk:
+    """The network below the head for ``config.coupling``.
+
+    Args:
+        config: settings of fine-tuning.
+        encoder: the method's; ``coupling: none`` alone has none.
+        n_mels: F.
+        frames: T.
+        precision: of the light network.
+        compile: the light network.
+
+    Raises:
+        ConfigError: the light network does not exist or does not fit, or the encoder has no feature map.
+    """
+    if encoder is None:
+        return LightNetwork(config.network, 1, n_mels, frames, precision, compile)
+    if config.coupling == "channel":
+        light = LightNetwork(config.network, 2, n_mels, frames, precision, compile)
+        return ChannelNetwork(encoder, light, n_mels, frames)
+    return FrozenFeatures(encoder) if config.coupling == "frozen" else encoder
+
+
+def check_network(name: str) -> None:
+    """Whether there is a light network of that name.
+
+    Raises:
+        ConfigError: there is not.
+    """
+    try:
+        if name != MOBILEFACENET:
+            check_name(name)
+    except ConfigError:
+        raise ConfigError(
+            f"method.finetune.network: {name!r} is neither {MOBILEFACENET} nor an architecture of timm "
+            "(timm.list_models() names them)."
+        ) from None
+
+
+def draw_mixup(alpha: float, batch: int, device: torch.device) -> tuple[float, Tensor]:
+    """λ ~ Beta(alpha, alpha), which is not folded to λ ≥ 1/2, and the partners: a permutation (B,) of the batch.
+
+    As in the code of arXiv 2509.13853 (OS-SCL) and Noisy-ArcMix.
+    """
+    ratio = torch.distributions.Beta(alpha, alpha).sample().item()
+    return ratio, torch.randperm(batch, device=device)
+
+
+class FinetuneStage(Stage):
+    """Classification of the training clips by machine and ID, or more finely (``data.classes``).
+
+    Args:
+        config: settings of the stage.
+        pre_norm: the method's.
+        trunk: the method's network below the head.
+        head: the method's.
+    """
+
+    name = "finetune"
+
+    def __init__(self, config: FinetuneConfig, pre_norm: PreNorm, trunk: Trunk, head: LinearHead | ArcFaceHead) -> None:
+        super().__init__()
+        self.optimiser = config
+        self.validation, self.patience, self.keep = config.validation, config.patience, config.keep
+        self.mixup = config.mixup
+        self.pre_norm, self.trunk, self.head = pre_norm, trunk, head
+
+    def forward(self, inputs: Inputs, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy of clips ``log_mel`` (B, F, T); the accuracy is that of the logits without margin.
+
+        With mixup, x = λ x_a + (1 − λ) x_b of pre-normed clips (the same as the pre-norm of mixed Log-Mels, as the
+        weights sum to 1). The loss is λ CE(y_a) + (1 − λ) CE(y_b) of the same logits, with the margin on y_a
+        (Noisy-ArcMix; the classification loss of arXiv 2509.13853), and the accuracy is weighted like it.
+        """
+        x, other, ratio = self.pre_norm(inputs["log_mel"]), labels, 1.0
+        if self.mixup:
+            ratio, partner = draw_mixup(self.mixup, len(x), x.device)
+            x, other = ratio * x + (1 - ratio) * x[partner], labels[partner]
+        embedding = self.trunk(x)
+        logits = self.head(embedding, labels)
+        loss = ratio * nnf.cross_entropy(logits, labels) + (1 - ratio) * nnf.cross_entropy(logits, other)
+        with torch.no_grad():
+            predicted = self.head(embedding).argmax(dim=1)
+            correct = ratio * (predicted == labels) + (1 - ratio) * (predicted == other)
+        return loss, {"accuracy": correct.mean()}
+
+    def validation_loss(self, inputs: Inputs, labels: Tensor) -> Tensor:
+        """The sum over clips of the cross-entropy without mixup and without margin, fp64.
+
+        The margin is a handicap of training (Deng et al. 2019); without it the loss is that of the logits that
+        ``embed`` gives and scores come from, and can be compared over margins. OS-SCL's code validates with it.
+        """
+        logits = self.head(self.trunk(self.pre_norm(inputs["log_mel"])))
+        # In fp32 a logit that is ahead by 17, with s = 30 a usual thing, gives a loss of 0, and epochs would tie.
+        return nnf.cross_entropy(logits.double(), labels, reduction="sum")
+
+    def extra_repr(self) -> str:
+        return f"mixup={self.mixup}"

@@ -1,0 +1,99 @@
+"""Contrastive pre-training with spectrum-information augmentation, then a classifier of machine and ID.
+
+Legend: B batch of one worker, N global batch, F mel bands, T frames, D features, C classes, K queue.
+
+Method A: Meng et al., "Contrastive learning with spectrum information augmentation in abnormal sound detection",
+arXiv 2509.15570. Known of it: the two augmentations, a ResNet-50, InfoNCE, m = 0.99, Adam with 0.0009. What the paper
+leaves open is a setting (:class:`asd_ray.config.SiaMocoConfig`), and the contrast is MoCo's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from asd_ray.config import FinetuneConfig, SiaMocoConfig
+from asd_ray.methods.base import DataInfo, Inputs, Method, Stage
+from asd_ray.methods.blocks.heads import ArcFaceHead, LinearHead
+from asd_ray.methods.blocks.networks import Encoder, check_name
+from asd_ray.methods.blocks.published import load_encoder
+from asd_ray.methods.sia_moco.augment import PreNorm
+from asd_ray.methods.sia_moco.finetune import FinetuneStage, Trunk, build_trunk, check_network
+from asd_ray.methods.sia_moco.pretrain import PretrainStage
+
+
+class SiaMoco(Method):
+    """The encoder with its pre-norm, what couples it to the classifier, and the head: all that a detector needs.
+
+    Args:
+        config: settings of the method.
+        info: of the data.
+
+    Attributes:
+        encoder: the one that is pre-trained, or None where ``coupling: none`` uses none.
+        trunk: what is below the head, or None where it is the encoder itself (a module is registered once).
+
+    Raises:
+        ConfigError: a network does not exist or does not fit the data, a crop's range is not one, or the folder of
+            ``init_from`` holds no such encoder.
+    """
+
+    def __init__(self, config: SiaMocoConfig, info: DataInfo) -> None:
+        super().__init__()
+        self.config, self.info = config, info
+        self.pre_norm = PreNorm(info.mean, info.std)
+        self.encoder = None if config.finetune.coupling == "none" else self._encoder()
+        trunk = build_trunk(config.finetune, self.encoder, info.n_mels, info.frames, config.precision, config.compile)
+        self.trunk = None if trunk is self.encoder else trunk
+        self.head = _head(config.finetune, trunk.num_features, len(info.classes))
+
+    @classmethod
+    def check(cls, config: SiaMocoConfig) -> None:
+        coupling = config.finetune.coupling
+        if coupling != "none":
+            check_name(config.pretrain.encoder)
+        if coupling in ("channel", "none"):
+            check_network(config.finetune.network)
+
+    def stages(self) -> Sequence[Stage]:
+        """Pre-training and fine-tuning, built anew on the method's device; a stage of no epochs is left out.
+
+        The key encoder starts as a copy of what the encoder is now. Without an encoder there is no pre-training.
+        """
+        stages: list[Stage] = []
+        if self.encoder is not None and self.config.pretrain.epochs:
+            stages.append(PretrainStage(self.config.pretrain, self.info, self.pre_norm, self.encoder))
+        if self.config.finetune.epochs:
+            stages.append(FinetuneStage(self.config.finetune, self.pre_norm, self._trunk, self.head))
+        device = next(self.parameters()).device
+        return [stage.to(device) for stage in stages]
+
+    def embed(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """What the head sees (B, D), and logits (B, C) without margin, of clips ``log_mel`` (B, F, T).
+
+        D are the encoder's pooled features (``coupling: encoder`` and ``frozen``) or the light network's (``channel``
+        and ``none``).
+        """
+        embedding = self._trunk(self.pre_norm(inputs["log_mel"]))
+        return embedding, self.head(embedding)
+
+    @property
+    def _trunk(self) -> Trunk:
+        trunk = self.encoder if self.trunk is None else self.trunk
+        assert trunk is not None
+        return trunk
+
+    def _encoder(self) -> Encoder:
+        config, info = self.config.pretrain, self.info
+        encoder = Encoder(config.encoder, info.n_mels, info.frames, self.config.precision, self.config.compile)
+        if config.init_from is not None and not info.restored:
+            load_encoder(Path(config.init_from), encoder, info)
+        return encoder
+
+
+def _head(config: FinetuneConfig, features: int, classes: int) -> LinearHead | ArcFaceHead:
+    if config.head == "linear":
+        return LinearHead(features, classes)
+    return ArcFaceHead(features, classes, config.scale, config.margin)

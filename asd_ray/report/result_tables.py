@@ -1,0 +1,169 @@
+"""The tables of a study's results, for people: averages, machines, kinds of score, trials, seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from asd_ray import metrics
+from asd_ray.report.findings import LABELS, Findings
+from asd_ray.report.intervals import Estimate, machines_of, mean_of
+from asd_ray.report.tables import SYSTEMS, interval, percent, plain, top_systems, with_clips
+from asd_ray.report.text import Table
+from asd_ray.study.progress import format_seconds
+
+METRICS = {"auc": "AUC", "pauc": "pAUC"}
+SHORT = {"best": "best", "default": "default", "level": "level", "knn_log_mel": "k-NN"}
+
+
+def spread(mean: float, sd: float) -> str:
+    """``68.67 ± 1.20``, without the standard deviation where there is none."""
+    return percent(mean) + ("" if pd.isna(sd) else f" ± {percent(sd)}")
+
+
+def with_interval(row: Mapping[str, float], metric: str) -> list[str]:
+    """Two cells: a metric with its spread over seeds, and its interval."""
+    return [spread(row[metric], row[f"{metric}_sd"]), interval(row[f"{metric}_low"], row[f"{metric}_high"])]
+
+
+def _cells(row: Mapping[str, float]) -> list[str]:
+    """AUC, interval, pAUC, interval, mAUC and the pooled variant."""
+    rest = [spread(row["mauc"], row["mauc_sd"]), percent(row["pooled_auc"]), percent(row["pooled_pauc"])]
+    return [*with_interval(row, "auc"), *with_interval(row, "pauc"), *rest]
+
+
+def averages(
+    estimates: Mapping[str, Estimate],
+    labels: Mapping[str, str],
+    title: str,
+    others: Mapping[Any, Mapping[Any, float]] | None = None,
+) -> Table:
+    """One line per system: the averages over all machines with intervals, mAUC and the pooled variant.
+
+    Args:
+        estimates: system -> what is known of it.
+        labels: system -> what it is called.
+        title: of the table.
+        others: systems whose clips' scores are not known -> their ``auc``, ``pauc`` and ``mauc``.
+    """
+    header = ["system", "AUC", "95 %", "pAUC", "95 %", "mAUC", "pooled AUC", "pooled pAUC", "seeds"]
+    lines = []
+    for name, estimate in estimates.items():
+        lines.append([labels[name], *_cells(mean_of(estimate.table)), str(estimate.n_seeds)])
+    for name, values in (others or {}).items():
+        auc, pauc, mauc = (percent(values[metric]) for metric in ("auc", "pauc", "mauc"))
+        lines.append([labels[name], auc, "", pauc, "", mauc, "", "", ""])
+    return Table(title, header, lines, 1)
+
+
+def study_averages(findings: Findings) -> Table:
+    """:func:`averages` of the best trial, the default and the baselines on the holdout split."""
+    estimates = findings.evidence.estimates
+    rows = findings.baselines[~findings.baselines["baseline"].isin(estimates)]
+    means = metrics.averages(rows, ("baseline", "split"))
+    others = means[means["split"] == "holdout"].set_index("baseline").to_dict("index")
+    title = (
+        f"Averages over all machines on the holdout split of study {findings.name}, in percent: mean ± standard "
+        "deviation over seeds, where there are several, and 95 % bootstrap interval over clips."
+    )
+    return averages(estimates, LABELS, _labelled(findings, title), others)
+
+
+def machines(
+    findings: Findings, split: str, columns: list[tuple[str, str]], joint: str = " ", spreads: bool = True
+) -> Table:
+    """Every machine and ID with the given (system, metric) columns; the highest value of each metric is bold.
+
+    Args:
+        findings: of the study.
+        split: of the clips.
+        columns: of the table.
+        joint: between a column's system and metric.
+        spreads: whether standard deviations over seeds stand behind the means (of the holdout split).
+    """
+    who = ["machine", "id", *(["domain"] if findings.domains else [])]
+    header = [*who, "clips", *(f"{SHORT[system]}{joint}{METRICS[metric]}" for system, metric in columns)]
+    lines, bold, rules = [], set(), set()
+    shown = with_clips(findings.machines, split)
+    known = findings.evidence.estimates if spreads and split == "holdout" else {}
+    for number, (_, row) in enumerate(shown.iterrows()):
+        counts = f"{row[f'{split}_n_normal']}+{row[f'{split}_n_anomaly']}"
+        place_of = (row["machine"], row["id"], row["domain"])
+        values = []
+        for system, metric in columns:
+            there = system in known and place_of in known[system].table.index
+            sd = float(known[system].table[f"{metric}_sd"][place_of]) if there else float("nan")
+            values.append(spread(row[f"{system}_{split}_{metric}"], sd))
+        lines.append([*(row[name] for name in who), counts, *values])
+        tops = {(system, metric) for metric in METRICS for system in top_systems(row, split, metric)}
+        bold |= {(number, len(who) + 1 + place) for place, column in enumerate(columns) if column in tops}
+        if row["kind"] == "all" or (number and row["machine"] != shown["machine"].iloc[number - 1]):
+            rules.add(number)
+    title = f"AUC and pAUC in percent on the {split} split of study {findings.name}; clips: normal+anomalous."
+    if known and any(estimate.n_seeds > 1 for estimate in known.values()):
+        title += " Mean ± standard deviation over seeds."
+    return Table(_labelled(findings, title), header, lines, len(who), bold, rules)
+
+
+def by_machine(findings: Findings) -> Table:
+    """The best trial's machines on the holdout split: spread over seeds, intervals, mAUC and the pooled variant."""
+    header = ["machine", "AUC", "95 %", "pAUC", "95 %", "mAUC", "pooled AUC", "pooled pAUC"]
+    table = findings.evidence.estimates["best"].table
+    lines = [[machine, *_cells(mean_of(table, machine))] for machine in machines_of(table)]
+    return Table("", header, lines, 1, rules={len(lines) - 1})
+
+
+def kinds(findings: Findings) -> Table:
+    """Every kind of score of the best trial on both splits; the one that was used is bold."""
+    header = ["score", *(f"{split} {name}" for split in ("select", "holdout") for name in METRICS.values()), "used"]
+    columns = [f"{split}_{metric}" for split in ("select", "holdout") for metric in METRICS]
+    table = findings.evidence.kinds
+    lines = [
+        [kind, *(percent(row[name]) for name in columns), "yes" if kind == findings.score else ""]
+        for kind, row in table.iterrows()
+    ]
+    bold = {(number, 0) for number, kind in enumerate(table.index) if kind == findings.score}
+    title = f"Every kind of score of trial {findings.best} of study {findings.name}, AUC and pAUC in percent."
+    return Table(_labelled(findings, title), header, lines, 1, bold)
+
+
+def trials(findings: Findings) -> Table:
+    """Complete trials in the order of their objective."""
+    header = ["rank", "trial", "objective", "select AUC", "select pAUC", "holdout AUC", "holdout pAUC"]
+    header += [*findings.keys.values(), "epochs", "time"]
+    lines = []
+    for _, row in findings.complete.iterrows():
+        shown = [row[name] for name in ("objective", "select_auc", "select_pauc", "holdout_auc", "holdout_pauc")]
+        keys = [plain(row[key]) for key in findings.keys]
+        end = [plain(row["epochs"]), format_seconds(row["duration_s"])]
+        lines.append([str(row["rank"]), str(row["trial"]), *map(percent, shown), *keys, *end])
+    return Table(f"Complete trials of study {findings.name}.", header, lines)
+
+
+def seeds(findings: Findings) -> Table:
+    """Trials that ran with several seeds: mean and standard deviation over them."""
+    header = ["trial", "seeds", "objective (select)", "holdout AUC", "holdout pAUC", "holdout mAUC"]
+    lines = [
+        [str(row["trial"]), str(row["n_seeds"])]
+        + [spread(row[f"{name}_mean"], row[f"{name}_sd"]) for name in ("objective", "auc", "pauc", "mauc")]
+        for row in findings.seeds.to_dict("records")
+    ]
+    return Table(f"Trials of study {findings.name} with several seeds: mean ± standard deviation.", header, lines)
+
+
+def to_paste(findings: Findings) -> list[tuple[str, Table]]:
+    """The tables that a paper would take, and a label for each."""
+    found = []
+    if findings.evidence.estimates:
+        found.append(("averages", study_averages(findings)))
+    columns = [(system, metric) for system in SYSTEMS for metric in METRICS]
+    found.append(("machines", machines(findings, "holdout", columns)))
+    if len(findings.evidence.kinds):
+        found.append(("scores", kinds(findings)))
+    return found
+
+
+def _labelled(findings: Findings, title: str) -> str:
+    return f"{title} Synthetic data." if findings.synthetic else title

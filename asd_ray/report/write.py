@@ -1,0 +1,75 @@
+"""A study's tables and report, made from its trials' records: any time, as often as wanted, without Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from asd_ray import report
+from asd_ray.challenge.submission import write_submission
+from asd_ray.config import StudyConfig
+from asd_ray.files import write_folder_atomically
+from asd_ray.report import tables
+from asd_ray.report.findings import Findings
+from asd_ray.study.folder import StudyFolder, TrialRecord
+from asd_ray.study.objectives import with_front
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """Where a study's results are, and what stands in them."""
+
+    folder: Path
+    best: int | None
+    complete: int
+    pruned: int
+    failed: int
+    report: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(self).items()
+        }
+
+
+def write_results(folder: StudyFolder, study: StudyConfig) -> StudyOutcome:
+    """Writes the tables, the best trial's detector and submission, and the report, from the trials' records."""
+    records = list(folder.finished().values())
+    trials = with_front(pd.DataFrame([_row(record, study) for record in records]))
+    everything = sorted([*records, *folder.repeats()], key=lambda record: (record.trial, record.repeat))
+    results = pd.DataFrame(
+        [{"trial": record.trial, "seed": record.seed, **row} for record in everything for row in record.results]
+    )
+    tables.write_table(folder.path / "trials.parquet", trials)
+    tables.write_table(folder.path / "results.parquet", results)
+    histories = {record.trial: folder.trial(record.trial) / "history.parquet" for record in records}
+    tables.write_table(folder.path / "history.parquet", tables.read_tables(histories, "trial"))
+    best = tables.best_trial(trials)
+    if best is not None:
+        source = folder.trial(best)
+        for name in ("detector", "encoder"):
+            if (source / name).is_dir():
+                write_folder_atomically(folder.path / name, partial(shutil.copytree, source / name, dirs_exist_ok=True))
+        scores = tables.read_table(source / "scores.parquet")
+        write_submission(folder.path / "submission", scores, study.data.layout)
+    found = Findings.read(folder.path)
+    report.write_summary(folder.path, found)
+    html = report.write_report(folder.path, found)
+    ended = Counter(record.status for record in records)
+    return StudyOutcome(folder.path, best, ended["complete"], ended["pruned"], ended["failed"], html)
+
+
+def _row(record: TrialRecord, study: StudyConfig) -> dict[str, Any]:
+    own = ("values", "objectives", "results", "repeat")
+    row = {key: value for key, value in vars(record).items() if key not in own}
+    first = {key: row.pop(key) for key in ("trial", "status", "objective")}
+    kinds = study.evaluation.objectives
+    several = {f"objective_{kind}": record.objectives.get(kind) for kind in kinds if len(kinds) > 1}
+    return {**first, **several, **{key: record.values.get(key) for key in study.search.space}, **row}
