@@ -31,7 +31,7 @@ from asd_ray.features.storage import Storage
 from asd_ray.features.store import collect, read_manifest, shard_paths
 from tests.integration.buckets import Bucket
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.integration
 
 FEATURES = FeatureConfig(seconds=0.5, n_mels=16)
 BOTH = ("log_mel", "waveform")

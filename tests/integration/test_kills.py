@@ -28,7 +28,7 @@ from tests.integration.killing import (
     write,
 )
 
-pytestmark = [pytest.mark.ray, pytest.mark.kill]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from asd_ray.memory import ONE_ARENA
 from tests.integration.conftest import environment
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.integration
 
 PROGRAM = """
 import gc, json, os, sys

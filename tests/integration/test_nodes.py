@@ -34,7 +34,7 @@ from tests.integration.killing import (
 )
 from tests.integration.nodes import Nodes, actors_of, nodes
 
-pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

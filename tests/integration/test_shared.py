@@ -11,7 +11,7 @@ import yaml
 
 from tests.integration.conftest import Run
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.integration
 
 STUDY = {
     "name": "shared",

@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from asd_ray.memory import ONE_ARENA
 from tests.integration.conftest import Run, environment
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.integration
 
 DOCUMENT: dict[str, Any] = {
     "name": "small",

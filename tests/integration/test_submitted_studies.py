@@ -23,7 +23,7 @@ import yaml
 
 from tests.integration.conftest import SECONDS, environment, free_port
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.integration
 
 STUDY: dict[str, Any] = {
     "name": "tiny",

@@ -15,7 +15,7 @@ import yaml
 
 from tests.integration.conftest import Run
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.integration
 
 SEARCH = {
     "num_trials": 5,
