@@ -34,7 +34,6 @@ from asd_ray.study.feature_sets import FeatureSets
 from asd_ray.study.folder import StudyFolder
 from asd_ray.study.progress import StudyView
 from asd_ray.study.search import StudySearch
-from asd_ray.study.spares import Spares
 from asd_ray.study.trial import StudyInputs
 from asd_ray.study.trials import missing_repeats, run_repeats, run_trials
 from asd_ray.training.stage_cache import StageCache
@@ -94,9 +93,6 @@ def _run_all(study: StudyConfig, folder: StudyFolder, address: str | None, view:
     session.enter_context(watched(ray.get_runtime_context().gcs_address, view.say))
     view.say(where)
     view.concurrency = concurrency(study.resources, growing=address is not None)
-    spares = Spares(view.concurrency) if address is None and study.resources.workers == 1 else None
-    if spares is not None:
-        spares.expect(1)  # its imports take longer than all that comes before the first trial
     if not made:
         view.phase("making synthetic recordings")
         there = synthetic.described(root) if study.data.root else None  # a set from `data synth` is taken as it is
@@ -105,9 +101,9 @@ def _run_all(study: StudyConfig, folder: StudyFolder, address: str | None, view:
         clips = find_clips(study, root, view)
     inputs = prepare(study, folder, clips, root, view)
     view.phase("trials")
-    run_trials(study, folder, inputs, view, spares)
+    run_trials(study, folder, inputs, view)
     view.phase("repeats with other seeds")
-    run_repeats(study, folder, inputs, view, spares)
+    run_repeats(study, folder, inputs, view)
 
 
 def data_root(study: StudyConfig, folder: StudyFolder) -> tuple[Path, bool]:

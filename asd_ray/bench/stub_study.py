@@ -48,7 +48,6 @@ STUDY = {
         "scheduler": "asha",
         "grace_epochs": 4,
     },
-    "resources": {"reuse_processes": True},
 }
 
 

@@ -13,7 +13,7 @@ from asd_ray.bench.timed_study import SMALL, Times, timed_study
 
 LIMIT = 180  # seconds on two cores
 OUTSIDE = 0.15  # of a study of 20 trials
-LONG = ("search.num_trials=20", "resources.workers=1", "resources.reuse_processes=true")
+LONG = ("search.num_trials=20", "resources.workers=1")
 MORE = ("method.pretrain.epochs=18", "method.finetune.epochs=12")  # three times the quickstart's
 CORES = os.cpu_count() or 1
 

@@ -21,9 +21,9 @@ def run(quick: bool) -> Benchmark:
     """Runs studies of short trials, one after the other, on the same recordings."""
     repeats, trials, data = (1, 2, SMALL_SET) if quick else (2, 4, SET)
     kinds = {
-        "one worker": (1, CORES, False, 3),
-        "one worker, resources.reuse_processes": (1, CORES, True, 3),
-        "two workers through Ray Train": (2, max(1, CORES // 2), False, 12),
+        "one worker": (1, CORES, True, 3),
+        "one worker, resources.reuse_processes: false": (1, CORES, False, 6),
+        "two workers through Ray Train": (2, max(1, CORES // 2), True, 15),
     }
     result = Benchmark("trial")
     with tempfile.TemporaryDirectory(prefix="asd_ray-bench-") as name:

@@ -16,7 +16,6 @@ import ray
 from asd_ray.config import ResourceConfig
 from asd_ray.errors import AsdRayError
 from asd_ray.memory import ONE_ARENA
-from asd_ray.ray_process import THREADS
 
 log = logging.getLogger("asd_ray")
 
@@ -46,11 +45,6 @@ def ray_session(address: str | None, name: str, resources: ResourceConfig) -> It
     if address is None:
         for variable, value in ONE_ARENA.items():
             os.environ.setdefault(variable, value)  # of Ray's processes, which this one starts
-        os.environ.setdefault("RAY_preload_python_modules", "asd_ray.ray_process")
-        if resources.workers == 1:
-            os.environ[THREADS] = str(max(1, int(resources.cpus_per_worker)))
-        else:  # then a trial's process only waits for Ray Train's, some of which would import in vain, too
-            os.environ.pop(THREADS, None)
     missing = {variable: value for variable, value in ONE_ARENA.items() if variable not in os.environ}
     job = ray.job_config.JobConfig(
         metadata={"job_name": name, "study": name}, runtime_env={"env_vars": missing} if missing else None

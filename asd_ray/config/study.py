@@ -30,11 +30,10 @@ class ResourceConfig(Section):
     a cluster with an autoscaler grows for them."""
     max_failures: int = Field(1, ge=0)
     """Times that a trial is started again after it lost a worker."""
-    reuse_processes: bool = False
-    """Whether a trial's process goes on with further trials (the workers of trials with several are always new): for
-    searches whose trials take seconds, as a new process costs three seconds of a core, and on a Ray at an address the
-    trial waits for them; elsewhere processes are started ahead. Ray's dashboard then shows such a process under the
-    study's name alone."""
+    reuse_processes: bool = True
+    """Run the next trial in the process of the trial before. A new process needs three seconds to start. ``false``
+    starts one for every trial: for a method that leaves something behind in its process, and to see each trial under
+    its own name among the dashboard's actors. The workers of a trial with several are always new."""
     reading: Literal["auto", "cached", "streamed"] = "auto"
     """Where training takes the features from: Ray's object store, read once (``cached``), or the shards, again every
     epoch (``streamed``). ``auto`` caches what fits."""

@@ -79,6 +79,8 @@ def run_trial(config: dict[str, Any], inputs: StudyInputs) -> None:
         gc.freeze()  # what is imported by now needs no look after every trial
     record = inputs.folder.record(config["trial"], config.get("repeat", 0))
     if record is None:  # else its process was lost after its end, before Tune heard of it
+        # The dashboard names a process once, for its first trial or the study; its log there names every trial.
+        print(run_name(inputs.study, config), json.dumps(config["values"]), flush=True)
         record, history = _train_and_score(config, inputs)
         inputs.folder.write_history(record.trial, record.repeat, history)
         inputs.folder.finish_trial(record)

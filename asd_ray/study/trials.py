@@ -22,30 +22,25 @@ from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.gauges import StudyGauges
 from asd_ray.study.progress import StudyView
 from asd_ray.study.search import PROBE, StudySearch, scheduler
-from asd_ray.study.spares import Spares
 from asd_ray.study.trial import StudyInputs, run_name, run_trial, trial_seed
 from asd_ray.study.trial_log import TrialLog, own_values
 from asd_ray.training.epoch_reports import first_line
 
 
-def run_trials(
-    study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyView, spares: Spares | None = None
-) -> None:
+def run_trials(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyView) -> None:
     """Runs the trials that the study still lacks."""
     missing = study.search.num_trials - len(folder.finished())
     if missing > 0:
         early = scheduler(study, budget(study)["epochs per trial"], folder)
-        _fit(study, folder, inputs, view, spares, StudySearch(study, folder), missing, early)
+        _fit(study, folder, inputs, view, StudySearch(study, folder), missing, early)
 
 
-def run_repeats(
-    study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyView, spares: Spares | None = None
-) -> None:
+def run_repeats(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyView) -> None:
     """Runs the best trials and the default with the study's other seeds."""
     missing = missing_repeats(study, folder)
     if missing:
         view.total += len(missing)
-        _fit(study, folder, inputs, view, spares, Repeats(missing), len(missing))
+        _fit(study, folder, inputs, view, Repeats(missing), len(missing))
 
 
 def missing_repeats(study: StudyConfig, folder: StudyFolder) -> list[dict[str, Any]]:
@@ -90,13 +85,10 @@ def _fit(
     folder: StudyFolder,
     inputs: StudyInputs,
     view: StudyView,
-    spares: Spares | None,
     search: Searcher,
     runs: int,
     early: TrialScheduler | None = None,
 ) -> None:
-    if spares is not None:
-        spares.expect(min(runs, view.concurrency) if study.resources.reuse_processes else runs)
     tuner = tune.Tuner(
         tune.with_resources(_trainable(study, inputs), _resources(study)),
         tune_config=tune.TuneConfig(
@@ -112,7 +104,7 @@ def _fit(
             name=f"session-{len(list((folder.path / 'tune').glob('session-*'))):03d}",
             storage_path=str(folder.path / "tune"),
             failure_config=tune.FailureConfig(max_failures=study.resources.max_failures),
-            callbacks=[StudyCallback(study, folder, view, inputs.turns, spares)],
+            callbacks=[StudyCallback(study, folder, view, inputs.turns)],
             verbose=0,
         ),
     )
@@ -155,15 +147,8 @@ class StudyCallback(tune.Callback):
     """Tells the view and the gauges what trials do, writes the record of a trial that could not write its own, and
     clears away what a trial leaves that nobody needs."""
 
-    def __init__(
-        self,
-        study: StudyConfig,
-        folder: StudyFolder,
-        view: StudyView,
-        turns: Any = None,
-        spares: Spares | None = None,
-    ) -> None:
-        self.study, self.folder, self.view, self.turns, self.spares = study, folder, view, turns, spares
+    def __init__(self, study: StudyConfig, folder: StudyFolder, view: StudyView, turns: Any = None) -> None:
+        self.study, self.folder, self.view, self.turns = study, folder, view, turns
         self.gauges, self.log = StudyGauges(study.name), TrialLog(folder)
         self.best: TrialRecord | None = None
         for record in view.finished:
@@ -181,8 +166,6 @@ class StudyCallback(tune.Callback):
         self.view.trial_started(*_run(trial), trial.config["values"])
         self.log.starts(_run(trial), trial.config["values"])
         self.gauges.started(*_run(trial))
-        if self.spares is not None:
-            self.spares.trial_begins()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

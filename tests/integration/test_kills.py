@@ -43,13 +43,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(study: Path, cluster: str, run: Run) -> Path:
-    """Its trials share a process, which makes no difference: the studies that are killed have one for each."""
+    """Each of its trials has a process of its own, which makes no difference: those of the studies that are killed share one."""
     out = study.parent / "undisturbed"
-    run("study", "run", study, "--out", out, "--address", cluster, "--set", "resources.reuse_processes=true")
+    run("study", "run", study, "--out", out, "--address", cluster, "--set", "resources.reuse_processes=false")
     logs = [log.read_text() for log in sorted(out.glob("trials/*/trial.log"))]
     processes = [re.findall(r"process (\d+)$", log, re.MULTILINE) for log in logs]
-    assert len(processes) == 3
-    assert len({tuple(found) for found in processes}) == len(processes[0]) == 1
+    assert [len(found) for found in processes] == [1, 1, 1]
+    assert len({process for found in processes for process in found}) == 3
     assert_optuna_knows_all(out)
     assert_nothing_reserved(cluster)
     return out

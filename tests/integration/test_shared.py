@@ -26,7 +26,7 @@ STUDY = {
         "sampler": "grid",
         "space": {"features.n_mels": {"choice": [24, 32]}, "evaluation.neighbours": {"int": [1, 2]}},
     },
-    "resources": {"max_concurrent_trials": 2, "reuse_processes": True},
+    "resources": {"max_concurrent_trials": 2},
 }
 
 

@@ -57,7 +57,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         "evaluation": {"score": "best"},
         "search": SEARCH,
-        "resources": {"reading": "streamed", "max_concurrent_trials": 1, "reuse_processes": True},
+        "resources": {"reading": "streamed", "max_concurrent_trials": 1},
     }
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(document))

@@ -46,6 +46,21 @@ def fails_with(error: Exception) -> Any:
     return train
 
 
+def test_the_log_of_a_shared_process_names_each_trial_and_its_values(
+    folder: StudyFolder,
+    reported: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(trials, "_train", fails_with(AsdRayError("no matter")))
+    run_trial(CONFIG, inputs(folder))
+    run_trial({**CONFIG, "trial": 1}, inputs(folder))
+    assert capsys.readouterr().out.splitlines() == [
+        's-trial-00000 {"method.pretrain.alpha": 0.4}',
+        's-trial-00001 {"method.pretrain.alpha": 0.4}',
+    ]
+
+
 def test_a_trial_that_has_its_record_reports_it_and_trains_nothing(
     folder: StudyFolder, reported: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
