@@ -22,7 +22,7 @@ from asd_ray.features.batches import Batches, class_numbers, group_numbers
 from asd_ray.features.store import Manifest
 from asd_ray.memory import keep_freed_memory
 from asd_ray.methods.base import Method, Stage, own_scores
-from asd_ray.methods.blocks.networks import Encoder
+from asd_ray.methods.blocks.networks import Network
 from asd_ray.methods.blocks.published import save_encoder
 from asd_ray.methods.registry import build
 from asd_ray.metrics.selection import Evaluation, objective
@@ -170,7 +170,7 @@ def stage_path(inputs: RunInputs, stage: Stage, workers: int) -> Path:
 
 def _save_encoder(inputs: RunInputs, stage: Stage) -> None:
     """Keeps what pre-training made, before fine-tuning changes it: to publish, or to start from."""
-    if isinstance(stage.pretrained, Encoder):
+    if isinstance(stage.pretrained, Network):
         info = data_info(inputs.manifest, inputs.classes)
         save_encoder(inputs.out / "encoder", stage.pretrained, inputs.study.model_dump(mode="json"), info)
 

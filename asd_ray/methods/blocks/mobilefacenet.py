@@ -69,7 +69,14 @@ class MobileFaceNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, F, T) to (B, 128)."""
-        x = self.blocks(self.depthwise(self.stem(x)))
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, I, F, T) to the last bottleneck's feature map (B, 128, ⌈F / 16⌉, ⌈T / 16⌉); the name is timm's."""
+        return self.blocks(self.depthwise(self.stem(x)))
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """The feature map to (B, 128); the name is timm's."""
         return self.embedding(self.global_depthwise(self.expand(x))).flatten(1)
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from asd_ray.errors import ConfigError
 from asd_ray.files import shown, write_atomically, write_text
 from asd_ray.methods.base import DataInfo
-from asd_ray.methods.blocks.networks import Encoder
+from asd_ray.methods.blocks.networks import Network
 
 KIND = "asd_ray encoder"
 FORMAT = 1
@@ -31,7 +31,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 NO_MATTER = ("channel",)  # which microphone was listened to says nothing about what the network takes
 
 
-def save_encoder(folder: Path, encoder: Encoder, study: Mapping[str, Any], info: DataInfo) -> None:
+def save_encoder(folder: Path, encoder: Network, study: Mapping[str, Any], info: DataInfo) -> None:
     """Writes an encoder's folder, in place of what is there.
 
     Of the study only name, seed and the settings of the pre-training are written, and no path of this computer.
@@ -66,7 +66,7 @@ def save_encoder(folder: Path, encoder: Encoder, study: Mapping[str, Any], info:
     write_text(folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False))
 
 
-def load_encoder(folder: Path, encoder: Encoder, info: DataInfo) -> None:
+def load_encoder(folder: Path, encoder: Network, info: DataInfo) -> None:
     """Puts the weights of a saved encoder into ``encoder``: what ``method.pretrain.init_from`` asks for.
 
     The pre-norm stays that of ``info``'s data: both data sets reach the network with mean 0 and standard deviation 1.

@@ -17,88 +17,16 @@ costs no backward pass through it. ``none``, the light network without an encode
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from asd_ray.config import FinetuneConfig
 from asd_ray.errors import ConfigError
-from asd_ray.methods.base import Inputs, Stage, resolve_precision
+from asd_ray.methods.base import Inputs, Stage
 from asd_ray.methods.blocks.heads import ArcFaceHead, LinearHead
-from asd_ray.methods.blocks.mobilefacenet import MobileFaceNet
-from asd_ray.methods.blocks.networks import Encoder, check_name
+from asd_ray.methods.blocks.networks import Network
 from asd_ray.methods.sia_moco.augment import PreNorm
-
-MOBILEFACENET = "mobilefacenet"
-
-
-class LightNetwork(nn.Module):
-    """MobileFaceNet or a timm network without its classifier, untrained, in channels_last, under autocast.
-
-    Args:
-        name: ``mobilefacenet`` or timm's name.
-        channels: I.
-        n_mels: F.
-        frames: T.
-        precision: ``auto``, ``fp32`` or ``bf16`` (:func:`asd_ray.methods.base.resolve_precision`).
-        compile: whether ``torch.compile`` translates the network at its first pass.
-
-    Attributes:
-        num_features: D.
-
-    Raises:
-        ConfigError: there is no such network, or it does not take (F, T) inputs.
-    """
-
-    def __init__(
-        self, name: str, channels: int, n_mels: int, frames: int, precision: str = "auto", compile: bool = False
-    ) -> None:
-        super().__init__()
-        check_network(name)
-        self.name, self.precision = name, precision
-        network: Any
-        if name == MOBILEFACENET:
-            network = MobileFaceNet(channels, n_mels, frames)
-        else:
-            import timm  # takes seconds, and only the processes that train need it
-
-            network = timm.create_model(name, pretrained=False, in_chans=channels, num_classes=0)
-        self.network = network.to(memory_format=torch.channels_last)
-        self.num_features = self._probe(channels, n_mels, frames)
-        if compile:
-            self.network.compile()  # in place: the keys of its state stay the same
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, I, F, T), or (B, F, T) where I is 1, fp32, to (B, D) fp32."""
-        dtype = resolve_precision(self.precision, x.device)
-        with torch.autocast(x.device.type, dtype=dtype, enabled=dtype is not None):
-            features = self.network(x.unsqueeze(1) if x.ndim == 3 else x)
-        return features.float()
-
-    @torch.no_grad()
-    def _probe(self, channels: int, n_mels: int, frames: int) -> int:
-        """D as the network gives it."""
-        inputs = f"{channels} × {n_mels} × {frames} inputs"
-        self.eval()
-        try:
-            shape = tuple(self(torch.zeros(1, channels, n_mels, frames)).shape)
-        except (AssertionError, RuntimeError, ValueError) as error:
-            raise ConfigError(
-                f"method.finetune.network: {self.name} does not take {inputs} ({str(error).partition(chr(10))[0]}); "
-                "choose a convolutional network."
-            ) from None
-        self.train()
-        if len(shape) != 2:
-            raise ConfigError(
-                f"method.finetune.network: {self.name} makes an output of shape {shape} of {inputs} instead of one "
-                "vector per clip; choose another network."
-            )
-        return shape[1]
-
-    def extra_repr(self) -> str:
-        return f"name={self.name}, num_features={self.num_features}, precision={self.precision}"
 
 
 class Frozen:
@@ -111,7 +39,7 @@ class Frozen:
         encoder: the method's.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Network) -> None:
         self.encoder = encoder
 
     @torch.no_grad()
@@ -122,9 +50,7 @@ class Frozen:
     @torch.no_grad()
     def feature_map(self, x: Tensor) -> Tensor:
         """(B, F, T) pre-normed to the last feature map before pooling, fp32, (B, channels, h, w) of most networks."""
-        dtype = resolve_precision(self.encoder.precision, x.device)
-        with torch.autocast(x.device.type, dtype=dtype, enabled=dtype is not None):
-            return self.encoder.eval().network.forward_features(x.unsqueeze(1)).float()
+        return self.encoder.eval().feature_map(x)
 
 
 class FrozenFeatures(nn.Module):
@@ -139,7 +65,7 @@ class FrozenFeatures(nn.Module):
         num_features: D.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Network) -> None:
         super().__init__()
         self.encoder, self.num_features = Frozen(encoder), encoder.num_features
 
@@ -167,7 +93,7 @@ class ChannelNetwork(nn.Module):
         ConfigError: the encoder has no feature map.
     """
 
-    def __init__(self, encoder: Encoder, light: LightNetwork, n_mels: int, frames: int) -> None:
+    def __init__(self, encoder: Network, light: Network, n_mels: int, frames: int) -> None:
         super().__init__()
         self.encoder, self.light, self.num_features = Frozen(encoder), light, light.num_features
         shape = self.encoder.feature_map(torch.zeros(1, n_mels, frames)).shape
@@ -188,13 +114,13 @@ class ChannelNetwork(nn.Module):
         return self.light(torch.cat([x.unsqueeze(1), channel], dim=1))
 
 
-Trunk = Encoder | FrozenFeatures | ChannelNetwork | LightNetwork
+Trunk = Network | FrozenFeatures | ChannelNetwork
 """What a coupling puts below the head: pre-normed clips (B, F, T) to embeddings (B, D), with D as ``num_features``."""
 
 
 def build_trunk(
     config: FinetuneConfig,
-    encoder: Encoder | None,
+    encoder: Network | None,
     n_mels: int,
     frames: int,
     precision: str = "auto",
@@ -213,28 +139,13 @@ def build_trunk(
     Raises:
         ConfigError: the light network does not exist or does not fit, or the encoder has no feature map.
     """
-    if encoder is None:
-        return LightNetwork(config.network, 1, n_mels, frames, precision, compile)
-    if config.coupling == "channel":
-        light = LightNetwork(config.network, 2, n_mels, frames, precision, compile)
-        return ChannelNetwork(encoder, light, n_mels, frames)
-    return FrozenFeatures(encoder) if config.coupling == "frozen" else encoder
-
-
-def check_network(name: str) -> None:
-    """Whether there is a light network of that name.
-
-    Raises:
-        ConfigError: there is not.
-    """
-    try:
-        if name != MOBILEFACENET:
-            check_name(name)
-    except ConfigError:
-        raise ConfigError(
-            f"method.finetune.network: {name!r} is neither {MOBILEFACENET} nor an architecture of timm "
-            "(timm.list_models() names them)."
-        ) from None
+    if encoder is not None and config.coupling == "encoder":
+        return encoder
+    if encoder is not None and config.coupling == "frozen":
+        return FrozenFeatures(encoder)
+    channels = 1 if encoder is None else 2
+    light = Network(config.network, n_mels, frames, channels, precision, compile, key="method.finetune.network")
+    return light if encoder is None else ChannelNetwork(encoder, light, n_mels, frames)
 
 
 def draw_mixup(alpha: float, batch: int, device: torch.device) -> tuple[float, Tensor]:

@@ -17,10 +17,10 @@ from torch import Tensor
 from asd_ray.config import FinetuneConfig, SiaMocoConfig
 from asd_ray.methods.base import DataInfo, Inputs, Method, Stage
 from asd_ray.methods.blocks.heads import ArcFaceHead, LinearHead
-from asd_ray.methods.blocks.networks import Encoder, check_name
+from asd_ray.methods.blocks.networks import Network, check_name
 from asd_ray.methods.blocks.published import load_encoder
 from asd_ray.methods.sia_moco.augment import PreNorm
-from asd_ray.methods.sia_moco.finetune import FinetuneStage, Trunk, build_trunk, check_network
+from asd_ray.methods.sia_moco.finetune import FinetuneStage, Trunk, build_trunk
 from asd_ray.methods.sia_moco.pretrain import PretrainStage
 
 
@@ -53,9 +53,9 @@ class SiaMoco(Method):
     def check(cls, config: SiaMocoConfig) -> None:
         coupling = config.finetune.coupling
         if coupling != "none":
-            check_name(config.pretrain.encoder)
+            check_name(config.pretrain.encoder, "method.pretrain.encoder")
         if coupling in ("channel", "none"):
-            check_network(config.finetune.network)
+            check_name(config.finetune.network, "method.finetune.network")
 
     def stages(self) -> Sequence[Stage]:
         """Pre-training and fine-tuning, built anew on the method's device; a stage of no epochs is left out.
@@ -85,9 +85,9 @@ class SiaMoco(Method):
         assert trunk is not None
         return trunk
 
-    def _encoder(self) -> Encoder:
-        config, info = self.config.pretrain, self.info
-        encoder = Encoder(config.encoder, info.n_mels, info.frames, self.config.precision, self.config.compile)
+    def _encoder(self) -> Network:
+        config, info, precision, compiled = self.config.pretrain, self.info, self.config.precision, self.config.compile
+        encoder = Network(config.encoder, info.n_mels, info.frames, precision=precision, compile=compiled)
         if config.init_from is not None and not info.restored:
             load_encoder(Path(config.init_from), encoder, info)
         return encoder

@@ -16,7 +16,7 @@ from asd_ray.errors import ConfigError
 from asd_ray.methods.base import DataInfo, Inputs, Stage
 from asd_ray.methods.blocks.heads import projection
 from asd_ray.methods.blocks.losses import alignment, info_nce, uniformity
-from asd_ray.methods.blocks.networks import Encoder
+from asd_ray.methods.blocks.networks import Network
 from asd_ray.methods.sia_moco.augment import (
     LogMixupExp,
     PreNorm,
@@ -53,7 +53,7 @@ class PretrainStage(Stage):
     settings = ("method.pretrain", "method.precision", "method.compile")
     worker_local = ("views.mix.bank.",)
 
-    def __init__(self, config: PretrainConfig, info: DataInfo, pre_norm: PreNorm, encoder: Encoder) -> None:
+    def __init__(self, config: PretrainConfig, info: DataInfo, pre_norm: PreNorm, encoder: Network) -> None:
         super().__init__()
         self.optimiser = config
         self.corpus, self.keep = CORPORA[config.corpus], config.keep
@@ -85,9 +85,9 @@ class PretrainStage(Stage):
         return loss, self._metrics(q.detach(), queries(), keys[own], positive.detach(), negative.detach())
 
     @property
-    def pretrained(self) -> Encoder:
+    def pretrained(self) -> Network:
         encoder = self.query[0]
-        assert isinstance(encoder, Encoder)
+        assert isinstance(encoder, Network)
         return encoder
 
     def end_step(self, progress: float = 0.0) -> None:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as nnf
 
 from asd_ray.errors import ConfigError
-from asd_ray.methods.blocks.networks import Encoder
+from asd_ray.methods.blocks.mobilefacenet import MobileFaceNet
+from asd_ray.methods.blocks.networks import Network, check_name
 
 
 @pytest.fixture(autouse=True)
@@ -21,10 +22,14 @@ def _seed() -> None:
 
 @pytest.mark.parametrize(
     ("name", "features"),
-    [("test_resnet", 96), ("mobilenetv3_small_050", 1024)],  # timm calls the latter's num_features 288
+    [
+        ("test_resnet", 96),
+        ("mobilenetv3_small_050", 1024),  # timm calls its num_features 288
+        ("mobilefacenet", 128),
+    ],
 )
 def test_spectrograms_in_pooled_features_out(name: str, features: int) -> None:
-    encoder = Encoder(name, 64, 80, "fp32")
+    encoder = Network(name, 64, 80, precision="fp32")
     x = torch.randn(3, 64, 80)
     output = encoder(x)
     assert encoder.num_features == features
@@ -34,7 +39,7 @@ def test_spectrograms_in_pooled_features_out(name: str, features: int) -> None:
 
 
 def test_an_untrained_network_with_one_channel_in_channels_last() -> None:
-    encoder = Encoder("resnet18", 32, 40, "fp32")
+    encoder = Network("resnet18", 32, 40, precision="fp32")
     assert encoder.network.conv1.weight.shape[1] == 1
     assert encoder.network.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert sum(p.numel() for p in encoder.parameters()) == 11_170_240  # ResNet-18 without classifier, 1 channel
@@ -42,13 +47,13 @@ def test_an_untrained_network_with_one_channel_in_channels_last() -> None:
 
 
 def test_every_parameter_gets_a_gradient() -> None:
-    encoder = Encoder("test_resnet", 32, 40, "fp32")
+    encoder = Network("test_resnet", 32, 40, precision="fp32")
     encoder(torch.randn(2, 32, 40)).sum().backward()
     assert all(p.grad is not None for p in encoder.parameters())
 
 
 def test_bf16_is_used_and_close_to_fp32() -> None:
-    encoder, x = Encoder("test_resnet", 32, 40, "fp32").eval(), torch.randn(4, 32, 40)
+    encoder, x = Network("test_resnet", 32, 40, precision="fp32").eval(), torch.randn(4, 32, 40)
     seen: list[torch.dtype] = []
     encoder.network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     full = encoder(x)
@@ -63,18 +68,35 @@ def test_an_unknown_architecture_is_named_with_close_ones() -> None:
     with pytest.raises(
         ConfigError, match=r"method.pretrain.encoder: timm has no architecture 'resnet500'; close are resnet50"
     ):
-        Encoder("resnet500", 32, 40)
+        Network("resnet500", 32, 40)
 
 
 @pytest.mark.parametrize("name", ["hf-hub:timm/resnet18.a1_in1k", "local-dir:/tmp/x"])
 def test_nothing_is_looked_up_elsewhere(name: str) -> None:
     with pytest.raises(ConfigError, match="timm has no architecture"):
-        Encoder(name, 32, 40)
+        Network(name, 32, 40)
 
 
 def test_an_architecture_of_fixed_input_size_is_refused() -> None:
-    with pytest.raises(ConfigError, match="test_vit does not take spectrograms of 32 mel bands and 40 frames"):
-        Encoder("test_vit", 32, 40)
+    with pytest.raises(ConfigError, match="test_vit does not take inputs of 1 × 32 × 40"):
+        Network("test_vit", 32, 40)
+
+
+def test_mobilefacenet_is_one_of_timms_and_of_the_size_of_the_clips() -> None:
+    network = Network("mobilefacenet", 64, 80, channels=2, precision="fp32")
+    assert isinstance(network.network, MobileFaceNet)
+    assert network.network.global_depthwise[0].kernel_size == (4, 5)
+    assert network(torch.randn(2, 2, 64, 80)).shape == (2, 128)
+    with pytest.raises(ConfigError, match=r"method.finetune.network: .* 'mobilefacenets'; close are mobilefacenet"):
+        check_name("mobilefacenets", "method.finetune.network")
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "mobilefacenet"])
+def test_a_feature_map_is_pooled_to_the_features(name: str) -> None:
+    network, x = Network(name, 64, 80, precision="fp32").eval(), torch.randn(2, 64, 80)
+    features = network.feature_map(x)
+    assert features.shape[:2] == (2, network.num_features)
+    assert torch.equal(network.network.forward_head(features), network(x))
 
 
 @pytest.fixture
@@ -93,8 +115,8 @@ def dynamo(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 def test_compiled_it_computes_the_same_under_the_same_keys(dynamo: list[int]) -> None:
     torch.manual_seed(1)
-    plain, x = Encoder("test_resnet", 32, 40, "fp32"), torch.randn(2, 32, 40)
-    compiled = Encoder("test_resnet", 32, 40, "fp32", compile=True)
+    plain, x = Network("test_resnet", 32, 40, precision="fp32"), torch.randn(2, 32, 40)
+    compiled = Network("test_resnet", 32, 40, precision="fp32", compile=True)
     assert compiled.state_dict().keys() == plain.state_dict().keys()
     compiled.load_state_dict(plain.state_dict())
     assert not dynamo  # nothing is compiled before it is used

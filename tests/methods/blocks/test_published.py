@@ -16,7 +16,7 @@ from asd_ray.config import FeatureConfig, StudyConfig
 from asd_ray.errors import ConfigError
 from asd_ray.features.store import settings_of
 from asd_ray.methods.base import DataInfo
-from asd_ray.methods.blocks.networks import Encoder
+from asd_ray.methods.blocks.networks import Network
 from asd_ray.methods.blocks.published import load_encoder, save_encoder
 
 FEATURES = FeatureConfig(n_mels=32, seconds=1.25)
@@ -25,10 +25,10 @@ INFO = DataInfo(
 )
 
 
-def an_encoder(seed: int, name: str = "test_resnet", precision: str = "fp32") -> Encoder:
+def an_encoder(seed: int, name: str = "test_resnet", precision: str = "fp32") -> Network:
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    encoder = Encoder(name, 32, 40, precision)
+    encoder = Network(name, 32, 40, precision=precision)
     with torch.no_grad():
         encoder(torch.randn(4, 32, 40))  # moves batch norm's statistics from where they start
     return encoder

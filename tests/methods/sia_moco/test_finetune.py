@@ -17,12 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 from asd_ray.config import FinetuneConfig
 from asd_ray.errors import ConfigError
 from asd_ray.methods.blocks.heads import ArcFaceHead, LinearHead
-from asd_ray.methods.blocks.networks import Encoder
+from asd_ray.methods.blocks.networks import Network
 from asd_ray.methods.sia_moco import finetune
 from asd_ray.methods.sia_moco.augment import PreNorm
-from asd_ray.methods.sia_moco.finetune import FinetuneStage, LightNetwork, build_trunk, draw_mixup
+from asd_ray.methods.sia_moco.finetune import FinetuneStage, build_trunk, draw_mixup
 
 F, T = 32, 40
+NETWORK = "method.finetune.network"
 COUPLINGS = ["encoder", "channel", "frozen", "none"]
 
 
@@ -32,10 +33,10 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def parts(**options: Any) -> tuple[FinetuneStage, Encoder]:
+def parts(**options: Any) -> tuple[FinetuneStage, Network]:
     """A stage and the encoder that it may or may not use."""
     config = FinetuneConfig.model_validate(options)
-    encoder = Encoder("test_resnet", F, T, "fp32")
+    encoder = Network("test_resnet", F, T, precision="fp32")
     trunk = build_trunk(config, None if config.coupling == "none" else encoder, F, T, "fp32")
     head = (
         LinearHead(trunk.num_features, 3)
@@ -149,7 +150,7 @@ def test_channel_is_the_reduced_feature_map_at_the_size_of_the_clip() -> None:
 def test_without_coupling_the_encoder_is_not_asked() -> None:
     config = FinetuneConfig(coupling="none", network="test_efficientnet")
     trunk = build_trunk(config, None, F, T, "fp32")
-    assert isinstance(trunk, LightNetwork)
+    assert isinstance(trunk, Network)
     assert trunk(torch.randn(2, F, T)).shape == (2, trunk.num_features) == (2, 256)
 
 
@@ -192,7 +193,7 @@ def test_learns_three_classes_of_clips_that_it_has_not_seen(options: dict[str, A
 
 
 def test_light_network_runs_in_bf16_and_the_head_in_fp32() -> None:
-    network, x = LightNetwork("mobilefacenet", 1, F, T, "bf16").eval(), torch.randn(4, F, T)
+    network, x = Network("mobilefacenet", F, T, precision="bf16").eval(), torch.randn(4, F, T)
     seen: list[torch.dtype] = []
     network.network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     half = network(x)
@@ -206,16 +207,16 @@ def test_light_network_runs_in_bf16_and_the_head_in_fp32() -> None:
 
 def test_networks_that_do_not_fit_are_errors_for_the_user() -> None:
     with pytest.raises(
-        ConfigError, match=r"method.finetune.network: test_vit does not take 1 × 32 × 40 inputs .*; choose"
+        ConfigError, match=r"method.finetune.network: test_vit does not take inputs of 1 × 32 × 40 .*; choose"
     ):
-        LightNetwork("test_vit", 1, F, T)
-    with pytest.raises(ConfigError, match=r"method.finetune.network: 'hf-hub:x/y' is neither mobilefacenet nor"):
-        LightNetwork("hf-hub:x/y", 1, F, T)
-    light = LightNetwork("mobilefacenet", 2, F, T)
+        Network("test_vit", F, T, 1, key=NETWORK)
+    with pytest.raises(ConfigError, match=r"method.finetune.network: timm has no architecture 'hf-hub:x/y'"):
+        Network("hf-hub:x/y", F, T, 1, key=NETWORK)
+    light = Network("mobilefacenet", F, T, 2, key=NETWORK)
     with pytest.raises(
         ConfigError, match=r"coupling: channel needs .* that of test_mambaout has the shape \(1, 2, 64\)"
     ):
-        finetune.ChannelNetwork(Encoder("test_mambaout", F, T), light, F, T)
+        finetune.ChannelNetwork(Network("test_mambaout", F, T), light, F, T)
 
 
 # Loss, mixup, validation

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from asd_ray.config import PretrainConfig
 from asd_ray.methods.base import DataInfo
-from asd_ray.methods.blocks.networks import Encoder
+from asd_ray.methods.blocks.networks import Network
 from asd_ray.methods.sia_moco.augment import PreNorm
 from asd_ray.methods.sia_moco.moco import KeyQueue, begin_keys, gather, momentum_at, momentum_update
 from asd_ray.methods.sia_moco.pretrain import PretrainStage
@@ -107,7 +107,9 @@ def pretrain_stage(settings: dict[str, Any]) -> PretrainStage:
     torch.manual_seed(1)
     config = PretrainConfig.model_validate({"encoder": "test_resnet", "dim": 16, **settings})
     info = DataInfo(n_mels=32, frames=40, classes=("a_0",), mean=0.5, std=2.0, clips=64)
-    return PretrainStage(config, info, PreNorm(info.mean, info.std), Encoder("test_resnet", 32, 40, "fp32")).eval()
+    return PretrainStage(
+        config, info, PreNorm(info.mean, info.std), Network("test_resnet", 32, 40, precision="fp32")
+    ).eval()
 
 
 def train(stage: PretrainStage, workers: int, rank: int, parts: int = 1) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from asd_ray.config import FeatureConfig, PretrainConfig
 from asd_ray.errors import ConfigError
 from asd_ray.features.store import settings_of
 from asd_ray.methods.base import DataInfo
-from asd_ray.methods.blocks.networks import Encoder
+from asd_ray.methods.blocks.networks import Network
 from asd_ray.methods.sia_moco.augment import PreNorm
 from asd_ray.methods.sia_moco.pretrain import PretrainStage
 
@@ -30,7 +30,7 @@ def _seed() -> None:
 
 def pretrain_stage(info: DataInfo = INFO, precision: str = "fp32", **settings: Any) -> PretrainStage:
     config = PretrainConfig.model_validate({"encoder": "test_resnet", "dim": 16, "queue_size": 20, **settings})
-    encoder = Encoder(config.encoder, info.n_mels, info.frames, precision)
+    encoder = Network(config.encoder, info.n_mels, info.frames, precision=precision)
     return PretrainStage(config, info, PreNorm(info.mean, info.std), encoder).train()
 
 

@@ -184,5 +184,5 @@ def test_compile_translates_encoder_and_light_network() -> None:
 def test_unknown_networks_are_errors_for_the_user() -> None:
     with pytest.raises(ConfigError, match="'resnet51'; close are"):
         method({"encoder": "resnet51"})
-    with pytest.raises(ConfigError, match=r"method.finetune.network: 'mobilefacenett' is neither mobilefacenet nor"):
+    with pytest.raises(ConfigError, match=r"method.finetune.network: timm has no architecture 'mobilefacenett'; close"):
         method(finetune={"coupling": "none", "network": "mobilefacenett"})
