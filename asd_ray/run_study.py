@@ -17,7 +17,7 @@ from asd_ray.config import StudyConfig
 from asd_ray.config.study_file import with_values
 from asd_ray.data import extra, layouts
 from asd_ray.data.clips import Clip, class_names, evaluation_splits
-from asd_ray.data.synthetic import recordings as synthetic
+from asd_ray.data.synthetic.recordings import read_description, synthesise
 from asd_ray.errors import AsdRayError
 from asd_ray.features.build import FEW, build
 from asd_ray.features.read import open_features
@@ -95,9 +95,9 @@ def _run_all(study: StudyConfig, folder: StudyFolder, address: str | None, view:
     view.concurrency = concurrency(study.resources, growing=address is not None)
     if not made:
         view.phase("making synthetic recordings")
-        there = synthetic.described(root) if study.data.root else None  # a set from `data synth` is taken as it is
+        there = read_description(root) if study.data.root else None  # a set from `data synth` is taken as it is
         config, layout = there or (study.data.synthetic, "dcase2020")
-        synthetic.synthesise(root, config, layout, progress=view.progress, run=parallel)
+        synthesise(root, config, layout, progress=view.progress, parallel_map=parallel)
         clips = find_clips(study, root, view)
     inputs = prepare(study, folder, clips, root, view)
     view.phase("trials")

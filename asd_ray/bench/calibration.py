@@ -28,7 +28,16 @@ from asd_ray.config import FeatureConfig, SyntheticConfig
 from asd_ray.data.audio import read
 from asd_ray.data.clips import stable_hash
 from asd_ray.data.synthetic.machines import MACHINES
-from asd_ray.data.synthetic.recordings import CHUNK, SAMPLE_RATE, SECONDS, SEVERITY, Recording, Run, render, synthesise
+from asd_ray.data.synthetic.recordings import (
+    CHUNK,
+    SAMPLE_RATE,
+    SECONDS,
+    SEVERITY,
+    ParallelMap,
+    Recording,
+    render,
+    synthesise,
+)
 from asd_ray.features.log_mel import LogMel, level_db
 from asd_ray.methods.autoencoder.network import anomaly_score, context_vectors, fit
 
@@ -71,7 +80,7 @@ def measure(
     layout: str = "dcase2020",
     lessons: int = 24,
     epochs: int = 0,
-    run: Run | None = None,
+    parallel_map: ParallelMap | None = None,
 ) -> pd.DataFrame:
     """The AUC of every detector on every ID and kind of fault of a set.
 
@@ -87,7 +96,7 @@ def measure(
     Raises:
         AsdRayError: the folder holds something else, or cannot be written or read.
     """
-    recordings = synthesise(root, config, layout, run=run)
+    recordings = synthesise(root, config, layout, parallel_map=parallel_map)
     by_id: dict[tuple[str, str], list[Recording]] = {}
     for recording in recordings:
         by_id.setdefault((recording.machine, recording.id), []).append(recording)
@@ -95,12 +104,12 @@ def measure(
     wanted = recordings + [lesson for members in taught.values() for lesson in members]
     chunks = [wanted[start : start + CHUNK] for start in range(0, len(wanted), CHUNK)]
     heard: dict[str, Heard] = {}
-    for part in (run or map)(partial(_hear, root=Path(root)), chunks):
+    for part in (parallel_map or map)(partial(_hear, root=Path(root)), chunks):
         heard |= part
     errors: dict[str, float] = {}
     if epochs:
         machines = [[r for r in recordings if r.machine == machine] for machine in {r.machine for r in recordings}]
-        for scores in (run or map)(partial(_autoencode, root=Path(root), epochs=epochs), machines):
+        for scores in (parallel_map or map)(partial(_autoencode, root=Path(root), epochs=epochs), machines):
             errors |= scores
     rows = [row for key, members in by_id.items() for row in _rows(members, taught[key], heard, errors)]
     return pd.DataFrame(rows, columns=["machine", "id", "fault", "band", "clips", "detector", "auc"])

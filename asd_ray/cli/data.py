@@ -73,7 +73,7 @@ def synth(
         raise ConfigError(f"--{detail['loc'][0]}: {detail['msg'].lower()}, but got {detail['input']}.") from None
     clips = config.machines * config.ids * (config.train + config.test_normal + config.test_anomaly)
     with ProgressBar("synthetic recordings") as progress, local_tasks(clips) as run:
-        recordings = synthesise(out, config, layout.value, progress=progress, run=run)
+        recordings = synthesise(out, config, layout.value, progress=progress, parallel_map=run)
     if as_json:
         typer.echo(json.dumps({"root": str(out.resolve()), "clips": len(recordings), "layout": layout.value}))
     else:
@@ -102,7 +102,7 @@ def calibrate(
         for seed in range(seeds):
             config = SyntheticConfig(machines=machines, ids=ids, seed=seed)
             folder = out / f"{machines}x{ids}-seed{seed}"
-            tables.append(calibration.summarise(calibration.measure(folder, config, epochs=epochs, run=run)))
+            tables.append(calibration.summarise(calibration.measure(folder, config, epochs=epochs, parallel_map=run)))
     together = pd.concat(tables, keys=range(seeds), names=["seed", "machine"]).groupby("machine", sort=False)
     mean, spread = together.mean(), together.std().fillna(0.0)
     if as_json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from asd_ray.cli.options import AsJson, Layout, Machines, ProgressBar
+from asd_ray.cli.options import AsJson, Layout, Machines, ProgressBar, parse_overrides
 from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.files import shown, write_atomically, write_text
 
@@ -119,7 +119,7 @@ def show(
     bands.csv and bands.md, the AUC of eight frequency bands per ID, machine and, where faults.csv tells them, kind of
     fault. Needs no Ray.
     """
-    from asd_ray.explore.spectra import open_store
+    from asd_ray.explore.spectra import require_manifest
     from asd_ray.features.store import require_settings, settings_of
 
     config = _settings(study, overrides)
@@ -127,7 +127,7 @@ def show(
         raise ConfigError("features show: expected either recordings (CLIP ...) or --data DIR.")
     asked = study is not None or any(override.startswith(("features.", "data.channel")) for override in overrides or ())
     if store is not None and asked:
-        require_settings(open_store(store), settings_of(config.features, config.data.channel), store)
+        require_settings(require_manifest(store), settings_of(config.features, config.data.channel), store)
     if data is not None:
         if augment:
             raise ConfigError("--augment: expected recordings (CLIP ...), not --data.")
@@ -148,7 +148,7 @@ def _show_clips(
     """Draws clips, or their views, to a file."""
     from asd_ray.explore import pictures
     from asd_ray.explore.captions import caption
-    from asd_ray.explore.spectra import reader
+    from asd_ray.explore.spectra import log_mel_reader
 
     if out.suffix.lower() not in pictures.SUFFIXES or out.is_dir():
         raise ConfigError(f"--out {out}: expected the name of a picture, ending in {', '.join(pictures.SUFFIXES)}.")
@@ -169,7 +169,7 @@ def _show_clips(
             draws = {"mixed_with": view.other_title.splitlines()[-1], "lambda": view.ratio, "crop": view.crop}
             about[number // 2].setdefault("views", []).append(draws)
     else:
-        log_mel = reader(features, config.data.channel)
+        log_mel = log_mel_reader(features, config.data.channel)
         panels = [pictures.Panel(str(who), log_mel(path)) for path, who in zip(paths, captions, strict=True)]
         figure = pictures.spectrograms(panels, features)
     pictures.save(figure, out)
@@ -182,20 +182,20 @@ def _views(
     """Two views of every clip, and the settings of their features: the store's, if there is one."""
     import numpy as np
 
-    from asd_ray.explore.spectra import open_store, reader, store_features
-    from asd_ray.explore.views import background_of_store, two_views
+    from asd_ray.explore.spectra import feature_settings, log_mel_reader, require_manifest
+    from asd_ray.explore.views import background_from_store, two_views
 
     pretrain = getattr(config.method, "pretrain", None)
     if pretrain is None:
         raise ConfigError(f"--augment: method {config.method.name} has no pre-training whose views could be drawn.")
-    manifest = None if store is None else open_store(store)
-    features = config.features if manifest is None else store_features(manifest)
-    log_mel = reader(features, config.data.channel if manifest is None else manifest.settings["channel"])
+    manifest = None if store is None else require_manifest(store)
+    features = config.features if manifest is None else feature_settings(manifest)
+    log_mel = log_mel_reader(features, config.data.channel if manifest is None else manifest.settings["channel"])
     clips = [(str(who), log_mel(path)) for path, who in zip(paths, captions, strict=True)]
     if store is None or manifest is None:
         values = np.stack([image for _, image in clips]).astype(np.float64)
         return two_views(clips, clips, values.mean(), values.std(), pretrain, features, seed), features
-    background = background_of_store(store, manifest)
+    background = background_from_store(store, manifest)
     return two_views(clips, background, manifest.mean, manifest.std, pretrain, features, seed), features
 
 
@@ -216,13 +216,13 @@ def _show_set(
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out}: this is a file; with --data it is a folder that gets several.")
     scanned, kind = _scan(data, layout, machines, config.data.skip_bad)
-    clips = spectra.needed_clips(scanned, data)
+    clips = spectra.comparable_clips(scanned, data)
     faults = read_faults(data)
     with ProgressBar("clips") as progress:
         if store is not None:
-            found = spectra.spectra_of_store(clips, store, progress)
+            found = spectra.spectra_from_store(clips, store, progress)
         else:
-            found = spectra.spectra_of_recordings(
+            found = spectra.spectra_from_recordings(
                 clips, data, config.features, config.data.channel, config.data.skip_bad, progress
             )
     table = bands.analyse(found, faults)
@@ -243,9 +243,9 @@ def _show_set(
 
 
 def _settings(study: Path | None, overrides: Sequence[str] | None) -> StudyConfig:
-    from asd_ray.config.study_file import load_study, settings
+    from asd_ray.config.study_file import load_study
 
-    return load_study(study, overrides or []) if study else settings(overrides or [])
+    return load_study(study or {"name": "settings"}, parse_overrides(overrides))
 
 
 def _scan(data: Path, layout: Layout | None, machines: Sequence[str] | None, skip_bad: bool) -> tuple[list[Clip], str]:

@@ -24,7 +24,7 @@ from tabulate import tabulate
 
 from asd_ray import metrics
 from asd_ray.data.side_files import Fault
-from asd_ray.explore.mel_axis import BANDS, LEVEL, Real, band_edges
+from asd_ray.explore.mel_axis import BANDS, WHOLE, Real, band_edges
 from asd_ray.explore.spectra import Spectra
 from asd_ray.metrics.rows import is_anomaly, row_members
 
@@ -83,8 +83,8 @@ def _scores(clips: pd.DataFrame, levels: Real) -> Real:
     train = (clips["split"] == "train").to_numpy()
     usual = pd.DataFrame(levels[train]).groupby(ids[train].to_numpy()).mean().reindex(ids).to_numpy()
     away = levels - usual
-    shape = away - np.median(away[:, :LEVEL], axis=1, keepdims=True)
-    shape[:, LEVEL] = np.nan
+    shape = away - np.median(away[:, :WHOLE], axis=1, keepdims=True)
+    shape[:, WHOLE] = np.nan
     # An ID's levels rank its clips as their distances from a constant do, and need no training clip.
     return np.stack([levels, np.abs(away), shape, np.abs(shape)], axis=1)
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from asd_ray.config import FeatureConfig
 
 BANDS = 8
-LEVEL = BANDS  # column of the whole spectrum, beside the bands'
+WHOLE = BANDS  # column of the whole spectrum, beside the bands'
 TICKS = (250, 500, 1000, 2000, 4000, 8000, 16000, 32000)
 """Hz that the axes of pictures name."""
 

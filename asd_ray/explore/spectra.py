@@ -62,7 +62,7 @@ def decibels(power: Real, features: FeatureConfig) -> Real:
     return 20 / features.power * np.log10(power)
 
 
-def needed_clips(clips: Sequence[Clip], root: Path) -> list[Clip]:
+def comparable_clips(clips: Sequence[Clip], root: Path) -> list[Clip]:
     """Training clips and labelled test clips of the machines that have normal and anomalous test clips.
 
     Raises:
@@ -85,7 +85,7 @@ def needed_clips(clips: Sequence[Clip], root: Path) -> list[Clip]:
     return [clip for clip in clips if clip.machine in able and (clip.split == "train" or clip.label != "unknown")]
 
 
-def spectra_of_recordings(
+def spectra_from_recordings(
     clips: Sequence[Clip],
     root: Path,
     features: FeatureConfig,
@@ -106,7 +106,7 @@ def spectra_of_recordings(
     """
     kept: list[Clip] = []
     rows: list[Real] = []
-    log_mel = reader(features, channel)
+    log_mel = log_mel_reader(features, channel)
     for done, clip in enumerate(clips, 1):
         try:
             rows.append(_time_average(log_mel(root / clip.path)[None], features)[0])
@@ -123,7 +123,7 @@ def spectra_of_recordings(
     return Spectra(kept, np.array(rows).reshape(-1, features.n_mels), features)
 
 
-def reader(features: FeatureConfig, channel: Channel = 0) -> Callable[[Path], NDArray[np.float32]]:
+def log_mel_reader(features: FeatureConfig, channel: Channel = 0) -> Callable[[Path], NDArray[np.float32]]:
     """A function from a recording's path to its Log-Mel features (F, T).
 
     It raises what :func:`asd_ray.data.audio.read` raises.
@@ -138,7 +138,7 @@ def reader(features: FeatureConfig, channel: Channel = 0) -> Callable[[Path], ND
     return log_mel
 
 
-def spectra_of_store(
+def spectra_from_store(
     clips: Sequence[Clip], store: Place, progress: Callable[[int, int], None] | None = None
 ) -> Spectra:
     """The same from a feature store, one shard in memory at a time.
@@ -146,8 +146,8 @@ def spectra_of_store(
     Raises:
         AsdRayError: no store is there, or it lacks a clip (other than those that it says it has left out).
     """
-    manifest = open_store(store)
-    features = store_features(manifest)
+    manifest = require_manifest(store)
+    features = feature_settings(manifest)
     wanted = {clip.path for clip in clips}
     found: dict[str, Real] = {}
     for table in chain(read_tables(store, manifest, "train"), read_tables(store, manifest, "test")):
@@ -165,7 +165,7 @@ def spectra_of_store(
     return Spectra(kept, np.array([found[c.path] for c in kept]).reshape(-1, features.n_mels), features)
 
 
-def open_store(store: Place) -> Manifest:
+def require_manifest(store: Place) -> Manifest:
     """The manifest of a store.
 
     Raises:
@@ -177,7 +177,7 @@ def open_store(store: Place) -> Manifest:
     return manifest
 
 
-def store_features(manifest: Manifest) -> FeatureConfig:
+def feature_settings(manifest: Manifest) -> FeatureConfig:
     """The settings that a store was built with."""
     known = FeatureConfig.model_fields.keys() & manifest.settings.keys()
     return FeatureConfig(**{key: manifest.settings[key] for key in known})

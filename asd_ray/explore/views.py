@@ -130,7 +130,7 @@ def two_views(
     return views
 
 
-def background_of_store(store: Place, manifest: Manifest) -> list[tuple[str, Image]]:
+def background_from_store(store: Place, manifest: Manifest) -> list[tuple[str, Image]]:
     """Titles and features of a store's first training shard: about 100 training clips, picked by a hash of their paths.
 
     Raises:

@@ -16,7 +16,7 @@ from asd_ray.cli.features import features_app
 from asd_ray.config import FeatureConfig
 from asd_ray.data import layouts
 from asd_ray.errors import AsdRayError, ConfigError
-from asd_ray.explore.spectra import reader
+from asd_ray.explore.spectra import log_mel_reader
 from asd_ray.features import store
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "real-mini"
@@ -111,7 +111,7 @@ def test_a_set_becomes_a_table_a_report_and_a_figure(recordings: Path, tmp_path:
 def stored(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A feature store of the recordings, a shard for each split."""
     folder, config = tmp_path_factory.mktemp("store"), FeatureConfig(seconds=1, n_mels=32, log="db")
-    shards, read = {}, reader(config)
+    shards, read = {}, log_mel_reader(config)
     for split in ("train", "test"):
         clips = [clip for clip in layouts.scan(recordings, "dcase2020") if clip.split == split]
         log_mel = np.stack([read(recordings / clip.path) for clip in clips]).astype(np.float16)

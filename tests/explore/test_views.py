@@ -10,7 +10,7 @@ import torch.nn.functional as nnf
 from asd_ray.config import FeatureConfig, PretrainConfig
 from asd_ray.data.clips import Clip
 from asd_ray.errors import AsdRayError, ConfigError
-from asd_ray.explore.views import View, background_of_store, two_views
+from asd_ray.explore.views import View, background_from_store, two_views
 from asd_ray.features import store
 
 F, T = 16, 40
@@ -97,11 +97,11 @@ def test_the_background_of_a_store_are_its_training_clips(tmp_path: Path) -> Non
     name = store.write_shard(tmp_path, f"log_mel-train-00000-{0:016x}", members, columns, {"clips": 3})
     shards = {"train": [store.Shard(3, {"log_mel": name})]}
     manifest = store.Manifest({"n_mels": F, "frames": T}, shards, {"train": 3}, MEAN, STD, {}, [])
-    background = background_of_store(tmp_path, manifest)
+    background = background_from_store(tmp_path, manifest)
     assert background[1][0] == "fan 00, normal\nnormal_id_00_1.wav"
     np.testing.assert_array_equal(background[1][1], images[1].astype(np.float32))
     # The same clip in the store's fp16 is no partner for itself.
     views = two_views(clips(1), background, MEAN, STD, PretrainConfig(), FEATURES, 0)
     assert all("normal_id_00_0" not in view.other_title for view in views)
     with pytest.raises(AsdRayError, match="no training clips"):
-        background_of_store(tmp_path, store.Manifest({}, {}, {}, 0, 1, {}, []))
+        background_from_store(tmp_path, store.Manifest({}, {}, {}, 0, 1, {}, []))

@@ -27,7 +27,7 @@ import pooch
 import requests
 
 from asd_ray.data.public import ground_truth, transfer
-from asd_ray.data.public.registry import PARTS, Registry, RemoteFile, find
+from asd_ray.data.public.registry import PARTS, Registry, RemoteFile, find_registry
 from asd_ray.data.public.unpack import CorruptedFile, has_size, require_space, unpack
 from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.files import write_text
@@ -152,7 +152,7 @@ def download(
         AsdRayError: a file that is not there, a server that keeps failing, a file that is corrupted twice, an archive
             that is refused, too little disk space, another download to the same root.
     """
-    registry = registry or find(name)
+    registry = registry or find_registry(name)
     base_url = base_url or os.environ.get(BASE_URL_VARIABLE) or None
     if base_url and not base_url.startswith(("http://", "https://")):
         raise ConfigError(f"base URL {base_url!r}: expected an address that starts with http:// or https://.")

@@ -86,7 +86,7 @@ class Registry:
         return wanted, chosen
 
 
-def find(name: str) -> Registry:
+def find_registry(name: str) -> Registry:
     """The registry of a data set.
 
     Raises:

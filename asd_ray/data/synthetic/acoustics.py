@@ -79,13 +79,13 @@ def drift(grid: Grid, rng: Generator, seconds: float) -> Signal:
     return curve.astype(np.float32)
 
 
-def turn(grid: Grid, rng: Generator, hertz: float | Signal) -> Phase:
+def shaft_angle(grid: Grid, rng: Generator, hertz: float | Signal) -> Phase:
     """(N,) the angle of a shaft in revolutions, from a random start. ``hertz``: its speed, constant or (N,)."""
     speed = np.broadcast_to(np.asarray(hertz, float) / grid.rate, (grid.samples,))
     return rng.uniform() + np.cumsum(speed)
 
 
-def turned(phase: Phase) -> Signal:
+def turn_fraction(phase: Phase) -> Signal:
     """(N,) the place within a revolution, over 0 to 1."""
     return (phase - np.floor(phase)).astype(np.float32)
 
@@ -98,7 +98,7 @@ def tones(phase: Phase, amplitudes: Real, angles: Real, grid: Grid) -> Signal:
     fastest = float(np.max(np.diff(phase[::32]))) / 32
     kept = min(len(amplitudes), int(0.48 / max(fastest, 1e-9)))
     if kept <= 4:  # a few cosines are faster than a table
-        angle = np.float32(2 * np.pi) * turned(phase)
+        angle = np.float32(2 * np.pi) * turn_fraction(phase)
         pairs = zip(amplitudes[:kept], angles[:kept], strict=True)
         waves = (np.float32(a) * np.cos(k * angle + np.float32(2 * np.pi * b)) for k, (a, b) in enumerate(pairs, 1))
         return sum(waves, np.zeros(grid.samples, np.float32))
@@ -107,19 +107,19 @@ def tones(phase: Phase, amplitudes: Real, angles: Real, grid: Grid) -> Signal:
     line[1 : kept + 1] = amplitudes[:kept] * np.exp(2j * np.pi * angles[:kept]) * size / 2
     table = scipy.fft.irfft(line, size).astype(np.float32)
     table = np.append(table, table[:2])  # an angle may round to a whole turn
-    at = turned(phase) * np.float32(size)
+    at = turn_fraction(phase) * np.float32(size)
     index = at.astype(np.int32)
     low = table[index]
     return low + (at - index) * (table[index + 1] - low)
 
 
-def passages(phase: Phase, order: float, grid: Grid, offset: float = 0.0) -> Real:
+def passing_times(phase: Phase, order: float, grid: Grid, offset: float = 0.0) -> Real:
     """Times in s at which ``order · phase + offset`` passes a whole number: the impacts of a defect on a shaft."""
     angle = order * phase + offset
     return np.interp(np.arange(np.ceil(angle[0]), angle[-1]), angle, time(grid))
 
 
-def arrivals(grid: Grid, rng: Generator, per_second: float) -> Real:
+def poisson_times(grid: Grid, rng: Generator, per_second: float) -> Real:
     """Times in s of independent random events (a Poisson process)."""
     return np.sort(rng.uniform(0, grid.seconds, rng.poisson(per_second * grid.seconds)))
 
@@ -256,7 +256,7 @@ def factory(grid: Grid, site: Generator, rng: Generator) -> Spectrum:
     mains = 10 ** site.uniform(-2, -1, 8) * site.integers(0, 2, 8)
     spectrum = spectrum + scale * hum(grid, rng, 50.0, mains)
     clang = Body.draw(site, 5, 500, 5000, (30, 90))
-    times = arrivals(grid, rng, site.uniform(0.2, 1.0))
+    times = poisson_times(grid, rng, site.uniform(0.2, 1.0))
     if len(times):
         hits = to_spectrum(impulses(grid, times, rng.lognormal(0, 0.6, len(times)))) * response(clang, grid)
         hits *= scale * rng.uniform(0.1, 0.4) / rms(hits, grid)

@@ -28,13 +28,13 @@ from asd_ray.data.synthetic.acoustics import (
     Spectrum,
     drift,
     impulses,
-    passages,
+    passing_times,
     power,
     response,
+    shaft_angle,
     time,
     to_spectrum,
     tones,
-    turn,
 )
 
 Band = Literal["low", "high"]
@@ -64,7 +64,7 @@ class Operation:
 
     def shaft(self, hertz: float, wander: float = 0.004) -> Phase:
         """(N,) angle of a shaft with a nominal speed in Hz that wanders a little."""
-        return turn(self.grid, self.rng, hertz * self.speed * (1 + wander * drift(self.grid, self.rng, 2.0)))
+        return shaft_angle(self.grid, self.rng, hertz * self.speed * (1 + wander * drift(self.grid, self.rng, 2.0)))
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Machine(ABC):
         return healthy + math.sqrt(ratio) * faulty
 
 
-def completed(op: Operation, strokes: int, share: float) -> Real:
+def made_strokes(op: Operation, strokes: int, share: float) -> Real:
     """(strokes,) 1 for a stroke that the machine makes, 0 for one that it misses: ``share`` of them, at least one.
 
     Not the first and the last, of which the clip may have next to nothing.
@@ -119,7 +119,7 @@ def bearing_defect(op: Operation, shaft: Phase, order: float, body: Body) -> Spe
     rng = op.fault_rng
     slip = 1 + 0.004 * drift(op.grid, rng, 0.5)
     balls = np.cumsum(np.diff(shaft, prepend=shaft[0]) * slip)
-    times = passages(balls, order, op.grid, rng.uniform())
+    times = passing_times(balls, order, op.grid, rng.uniform())
     cage = np.interp(times, time(op.grid), balls) * 0.4 + rng.uniform()
     weights = (1 + 0.9 * np.cos(2 * np.pi * cage)) * rng.lognormal(0, 0.2, len(times))
     return to_spectrum(impulses(op.grid, times, weights)) * response(body, op.grid)

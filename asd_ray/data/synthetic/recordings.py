@@ -62,7 +62,7 @@ FAULT_COLUMNS = ("path", "machine", "id", "fault", "band", "severity")
 ATTRIBUTE_COLUMNS = ("file_name", "d1p", "d1v", "d2p", "d2v", "d3p", "d3v")  # DCASE 2022's: parameters and values
 
 Chunk = Sequence["Recording"]
-Run = Callable[[Callable[[Chunk], Any], Iterable[Chunk]], Iterator[Any]]
+ParallelMap = Callable[[Callable[[Chunk], Any], Iterable[Chunk]], Iterator[Any]]
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def synthesise(
     config: SyntheticConfig,
     layout: str = "dcase2020",
     progress: Callable[[int, int], None] | None = None,
-    run: Run | None = None,
+    parallel_map: ParallelMap | None = None,
 ) -> list[Recording]:
     """Writes the recordings of a set that are not there yet, ``faults.csv`` and ``synthetic.json``.
 
@@ -293,7 +293,7 @@ def synthesise(
         progress(done, len(recordings))
     chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
     write_chunk = partial(_write_chunk, root=root, sample_rate=SAMPLE_RATE, seconds=SECONDS)
-    for written in (run or map)(write_chunk, chunks):
+    for written in (parallel_map or map)(write_chunk, chunks):
         done += written
         if progress:
             progress(done, len(recordings))
@@ -306,7 +306,7 @@ def synthesise(
     return recordings
 
 
-def described(root: Path) -> tuple[SyntheticConfig, str] | None:
+def read_description(root: Path) -> tuple[SyntheticConfig, str] | None:
     """The configuration and layout of the synthetic set in a folder, or None where there is no such set.
 
     Raises:

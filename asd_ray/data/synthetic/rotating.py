@@ -10,20 +10,20 @@ from numpy.random import Generator
 from asd_ray.data.synthetic.acoustics import (
     Body,
     Spectrum,
-    arrivals,
     band,
     drift,
     hum,
     impulses,
-    passages,
+    passing_times,
+    poisson_times,
     pulses,
     response,
     rms,
+    shaft_angle,
     slope,
     to_spectrum,
     tones,
-    turn,
-    turned,
+    turn_fraction,
     white,
 )
 from asd_ray.data.synthetic.mechanics import Fault, Machine, Operation, bearing_defect, unbalance
@@ -57,7 +57,7 @@ class Fan(Machine):
         grid, rng = op.grid, op.rng
         shaft = op.shaft(self.hertz * (1 - 0.03 * op.load))
         blade = tones(shaft, self.amplitudes, self.angles, grid)
-        air = white(grid, rng) * (1 + self.depth * np.cos(2 * np.pi * turned(self.blades * shaft)))
+        air = white(grid, rng) * (1 + self.depth * np.cos(2 * np.pi * turn_fraction(self.blades * shaft)))
         casing = response(self.casing, grid)
         path = slope(grid, self.corner * (0.8 + 0.4 * op.load), self.fall) * (0.3 + np.abs(casing))
         turbulence = to_spectrum(air) * path
@@ -77,7 +77,7 @@ class Fan(Machine):
             faulty = bearing_defect(op, shaft, self.order, self.bearing)
         else:  # a blade touches the housing once a turn while the shroud is pushed in
             contact = drift(grid, rng, 0.5) > 0.4
-            touch = pulses(grid, passages(shaft, 1, grid, rng.uniform()), 1.0, 0.0005, 0.004)
+            touch = pulses(grid, passing_times(shaft, 1, grid, rng.uniform()), 1.0, 0.0005, 0.004)
             faulty = to_spectrum(white(grid, rng) * touch * contact) * band(grid, 2200, 6500)
         return self.with_fault(healthy, faulty, op)
 
@@ -121,7 +121,7 @@ class Pump(Machine):
         rng = op.fault_rng
         if op.fault == "cavitation":  # vapour bubbles collapse in swarms, most where a vane passes
             swarm = np.maximum(1 + 1.2 * drift(grid, rng, 0.15), 0.0)
-            times = arrivals(grid, rng, 1500)
+            times = poisson_times(grid, rng, 1500)
             index = np.minimum((times * grid.rate).astype(int), grid.samples - 1)
             weights = swarm[index] * (1 + 0.8 * np.cos(2 * np.pi * self.vanes * shaft[index]))
             weights *= rng.lognormal(0, 0.7, len(times)) * rng.choice([-1.0, 1.0], len(times))
@@ -129,10 +129,10 @@ class Pump(Machine):
         elif op.fault == "leak":  # a jet of air or water hisses at the seal
             faulty = to_spectrum(white(grid, rng)) * np.abs(response(self.spout, grid))
         elif op.fault == "clogging":  # the flow gurgles: pulsation at a few hertz
-            gurgle = (1 + np.sin(2 * np.pi * turn(grid, rng, 3.0 * (1 + 0.2 * drift(grid, rng, 0.5))))) ** 3
+            gurgle = (1 + np.sin(2 * np.pi * shaft_angle(grid, rng, 3.0 * (1 + 0.2 * drift(grid, rng, 0.5))))) ** 3
             faulty = to_spectrum(white(grid, rng) * gurgle) * band(grid, 80, 350)
         else:  # the base rattles on its loose screw, some turns more than others
-            times = passages(shaft, 0.5, grid, rng.uniform())
+            times = passing_times(shaft, 0.5, grid, rng.uniform())
             weights = rng.lognormal(0, 0.5, len(times)) * (rng.uniform(size=len(times)) < 0.5)
             faulty = to_spectrum(impulses(grid, times, weights)) * response(self.mount, grid)
         return self.with_fault(healthy, faulty, op)
@@ -177,7 +177,7 @@ class Gearbox(Machine):
             return healthy
         rng = op.fault_rng
         if op.fault == "tooth_defect":  # one cracked tooth of the wheel meets the pinion once a turn
-            times = passages(output, 1, grid, rng.uniform())
+            times = passing_times(output, 1, grid, rng.uniform())
             hits = impulses(grid, times, rng.lognormal(0, 0.3, len(times)))
             faulty = to_spectrum(hits) * case * band(grid, 1500, 7000)
         elif op.fault == "bearing_defect":
@@ -227,7 +227,7 @@ class ToyCar(Machine):
         if not op.fault:
             return healthy
         rng = op.fault_rng
-        times = passages(wheel, 1, grid, rng.uniform())
+        times = passing_times(wheel, 1, grid, rng.uniform())
         if op.fault == "bent_shaft":  # the gears press and let go once a turn of the wheels, and rock the chassis
             sway = drive * tones(wheel, np.array([1, 0.3]), rng.uniform(size=2), grid)
             faulty = to_spectrum(sway) * band(grid, 80, 1000) * (0.3 + shell)
@@ -238,6 +238,6 @@ class ToyCar(Machine):
             faulty = to_spectrum(hits) * shell * band(grid, 1500, 7000)
         else:  # worn brushes spark at the commutator, in fits
             fits = np.maximum(drift(grid, rng, 0.3), 0)
-            sparks = pulses(grid, passages(motor, 3, grid), 1.0, 0.0001, 0.0006)
+            sparks = pulses(grid, passing_times(motor, 3, grid), 1.0, 0.0001, 0.0006)
             faulty = to_spectrum(white(grid, rng) * sparks * fits) * band(grid, 3000, 7200)
         return self.with_fault(healthy, faulty, op)

@@ -18,19 +18,19 @@ from asd_ray.data.synthetic.acoustics import (
     band,
     drift,
     impulses,
-    passages,
+    passing_times,
     pulses,
     response,
     rms,
+    shaft_angle,
     slope,
     strikes,
     time,
     to_spectrum,
     tones,
-    turn,
     white,
 )
-from asd_ray.data.synthetic.mechanics import Fault, Machine, Operation, completed
+from asd_ray.data.synthetic.mechanics import Fault, Machine, Operation, made_strokes
 
 
 class Slider(Machine):
@@ -69,11 +69,11 @@ class Slider(Machine):
     def sound(self, op: Operation) -> Spectrum:
         grid, rng, faults = op.grid, op.rng, op.fault_rng
         stroke = op.shaft(1 / self.period, 0.01)
-        ends = passages(stroke, 2, grid)
+        ends = passing_times(stroke, 2, grid)
         healthy_strokes = np.ones(len(ends) + 1)
         made = healthy_strokes
         if op.fault == "missing_stroke":  # the carriage sticks, and creeps instead
-            made = np.maximum(completed(op, len(made), 0.05 + 0.15 * op.severity), faults.uniform(0, 0.3, len(made)))
+            made = np.maximum(made_strokes(op, len(made), 0.05 + 0.15 * op.severity), faults.uniform(0, 0.3, len(made)))
         speed = self.velocity(stroke, made)
         frame = response(self.frame, grid)
         path = slope(grid, self.corner, self.fall) * (0.3 + np.abs(frame))
@@ -82,7 +82,7 @@ class Slider(Machine):
         # What the parts are balanced by: the healthy rolling noise, also where strokes are missing.
         usual = self.velocity(stroke, healthy_strokes)
         scale = rms(to_spectrum(ground * usual) * path, grid)
-        motor = turn(grid, rng, self.whine * op.speed * speed)
+        motor = shaft_angle(grid, rng, self.whine * op.speed * speed)
         whine = to_spectrum(tones(motor, self.amplitudes, self.angles, grid) * np.sqrt(speed)) * (0.3 + frame)
         whine *= self.tonality * (0.7 + 0.6 * op.load) * scale / rms(whine, grid)
         whine *= math.sqrt(speed.mean() / usual.mean())
@@ -94,18 +94,18 @@ class Slider(Machine):
             return healthy
         if op.fault == "rail_damage":  # balls pass over a pitted stretch at one place, on the way there and back
             moments = (self.dwell + (1 - self.dwell) * way for way in (self.place, 1 - self.place))
-            times = np.concatenate([passages(stroke, 1, grid, -(n + at) / 2) for n, at in enumerate(moments)])
+            times = np.concatenate([passing_times(stroke, 1, grid, -(n + at) / 2) for n, at in enumerate(moments)])
             times = times[:, None] + faults.uniform(-0.08, 0.08, (len(times), 16))
             hits = impulses(grid, times.ravel(), faults.lognormal(0, 0.4, times.size))
             faulty = to_spectrum(hits) * frame * band(grid, 1500, 7000)
         elif op.fault == "dry_rail":  # friction hisses all the way, and squeals where it sticks and slips, at low speed
             squeal = ((speed > 0.05) & (speed < 0.7)) * np.exp(0.7 * drift(grid, faults, 0.1))
-            pitch = turn(grid, faults, self.squeal * (1 + 0.03 * drift(grid, faults, 0.2)))
+            pitch = shaft_angle(grid, faults, self.squeal * (1 + 0.03 * drift(grid, faults, 0.2)))
             squeal *= tones(pitch, np.array([1, 0.5, 0.3]), faults.uniform(size=3), grid)
             friction = to_spectrum(white(grid, faults) * speed) * band(grid, 2000, 7000)
             faulty = friction + to_spectrum(0.3 * squeal)
         else:  # the belt flaps after every reversal
-            flap = pulses(grid, ends, 1.0, 0.02, 0.25) * np.abs(np.sin(2 * np.pi * turn(grid, faults, 7.0)))
+            flap = pulses(grid, ends, 1.0, 0.02, 0.25) * np.abs(np.sin(2 * np.pi * shaft_angle(grid, faults, 7.0)))
             faulty = to_spectrum(white(grid, faults) * flap) * band(grid, 90, 450)
         return self.with_fault(healthy, faulty, op)
 
@@ -134,9 +134,9 @@ class Valve(Machine):
         number = np.floor(cycle).astype(np.int32)
         made = np.ones(number[-1] - number[0] + 1)
         if op.fault == "missing_stroke":
-            made = completed(op, len(made), 0.05 + 0.4 * op.severity)
+            made = made_strokes(op, len(made), 0.05 + 0.4 * op.severity)
         is_open = ((cycle - number < self.duty) * made[number - number[0]]).astype(np.float32)
-        opens, closes = passages(cycle, 1, grid), passages(cycle, 1, grid, 1 - self.duty)
+        opens, closes = passing_times(cycle, 1, grid), passing_times(cycle, 1, grid, 1 - self.duty)
         stop, seat, jet = response(self.stop, grid), response(self.seat, grid), np.abs(response(self.jet, grid))
         opening = rng.lognormal(0, 0.15, len(opens)) * self.made_at(opens, cycle, made, grid)
         closing = rng.lognormal(0, 0.15, len(closes)) * self.made_at(closes, cycle, made, grid)
@@ -145,7 +145,7 @@ class Valve(Machine):
         scale = rms(stop, grid) * math.sqrt(grid.seconds / self.period)
         flow = to_spectrum(white(grid, rng) * (0.05 + is_open)) * jet
         flow *= self.flow * (0.5 + op.load) * scale / rms(jet, grid) / math.sqrt(grid.samples * self.duty)
-        coil = tones(turn(grid, rng, 100.0), np.array([1, 0.5, 0.5, 0.2]), rng.uniform(size=4), grid)
+        coil = tones(shaft_angle(grid, rng, 100.0), np.array([1, 0.5, 0.5, 0.2]), rng.uniform(size=4), grid)
         healthy = click + flow + self.hum * scale * to_spectrum(coil * is_open)
         if op.fault in ("", "missing_stroke"):
             return healthy

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from asd_ray.data.public.registry import DCASE2020, DCASE2022, PARTS, REGISTRIES, find
+from asd_ray.data.public.registry import DCASE2020, DCASE2022, PARTS, REGISTRIES, find_registry
 from asd_ray.errors import ConfigError
 
 MACHINES = {
@@ -15,7 +15,7 @@ MACHINES = {
 
 @pytest.mark.parametrize("name", REGISTRIES)
 def test_a_set_has_one_archive_per_machine_and_part(name: str) -> None:
-    registry = find(name)
+    registry = find_registry(name)
     assert list(registry.machines) == MACHINES[name]
     assert [(f.machine, f.part) for f in registry.archives] == [(m, p) for m in MACHINES[name] for p in PARTS]
     assert len({(file.record, file.name) for file in registry.archives + registry.ground_truth}) == len(
@@ -90,4 +90,4 @@ def test_select_names_what_there_is(machines: list[str] | None, parts: list[str]
 
 def test_find_names_the_sets() -> None:
     with pytest.raises(ConfigError, match="'dcase2019' to download; choose from dcase2020, dcase2022"):
-        find("dcase2019")
+        find_registry("dcase2019")

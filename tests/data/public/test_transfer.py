@@ -116,7 +116,7 @@ def test_a_killed_process_is_resumed(server: RangeServer, target: Path) -> None:
     server.before_block = hold
     script = f"""
 from pathlib import Path
-from asd_ray.data import transfer
+from asd_ray.data.public import transfer
 transfer.CHUNK, transfer.BLOCK = {CHUNK}, {BLOCK}
 target = Path({str(target)!r})
 journal = Path({str(target)!r} + ".part.json")

@@ -30,7 +30,7 @@ def test_power_is_the_mean_square_and_bands_add_up():
 @given(st.floats(5, 300), st.integers(1, 40), st.integers(0, 2**32))
 def test_tones_are_the_sum_of_harmonics_below_half_the_rate(hertz, harmonics, seed):
     rng = random(seed)
-    phase = acoustics.turn(GRID, rng, hertz * (1 + 0.01 * acoustics.drift(GRID, rng, 0.5)))
+    phase = acoustics.shaft_angle(GRID, rng, hertz * (1 + 0.01 * acoustics.drift(GRID, rng, 0.5)))
     amplitudes, angles = rng.uniform(0.1, 1, harmonics), rng.uniform(size=harmonics)
     wave = acoustics.tones(phase, amplitudes, angles, GRID)
     kept = min(harmonics, int(0.48 / (np.diff(phase[::32]).max() / 32)))
@@ -40,7 +40,7 @@ def test_tones_are_the_sum_of_harmonics_below_half_the_rate(hertz, harmonics, se
 
 
 def test_tones_do_not_alias():
-    phase = acoustics.turn(GRID, random(), 1500.0)
+    phase = acoustics.shaft_angle(GRID, random(), 1500.0)
     wave = acoustics.to_spectrum(acoustics.tones(phase, np.ones(20), np.zeros(20), GRID))
     lines = np.flatnonzero(np.abs(wave) > 0.1 * np.abs(wave).max())
     assert set(np.round(lines / 1500).astype(int)) == {1, 2, 3, 4, 5}
@@ -61,8 +61,8 @@ def test_impulses_keep_their_weight_and_their_moment(events):
 @settings(deadline=None, max_examples=25)
 @given(st.floats(1, 60), st.floats(0.3, 8), st.floats(0, 1))
 def test_passages_are_where_the_angle_is_whole(hertz, order, offset):
-    phase = acoustics.turn(GRID, random(1), hertz)
-    times = acoustics.passages(phase, order, GRID, offset)
+    phase = acoustics.shaft_angle(GRID, random(1), hertz)
+    times = acoustics.passing_times(phase, order, GRID, offset)
     angle = order * np.interp(times, acoustics.time(GRID), phase) + offset
     np.testing.assert_allclose(angle, np.round(angle), atol=1e-6)
     assert len(times) in {int(hertz * order), int(hertz * order) + 1}

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from asd_ray.config import SyntheticConfig
-from asd_ray.data.synthetic import recordings as synthetic
 from asd_ray.data.synthetic.acoustics import Grid, power, to_spectrum
 from asd_ray.data.synthetic.machines import MACHINES
-from asd_ray.data.synthetic.recordings import LEVEL_DB, Recording, plan, render
+from asd_ray.data.synthetic.recordings import IDS, LEVEL_DB, Recording, plan, render
 from asd_ray.errors import AsdRayError
 
 SMALL = SyntheticConfig(machines=2, ids=1, train=3, test_normal=2, test_anomaly=2)
@@ -44,7 +43,7 @@ def test_a_plan_has_what_was_asked_for(config, layout):
     assert recordings == plan(config, layout)
     assert len({r.path for r in recordings}) == len({r.seed for r in recordings}) == len(recordings)
     count = Counter((r.machine, r.id, r.split, r.label) for r in recordings)
-    names = synthetic.IDS[layout][: config.ids]
+    names = IDS[layout][: config.ids]
     asked = {("train", "normal"): config.train, ("test", "normal"): config.test_normal}
     asked["test", "anomaly"] = config.test_anomaly
     machines = list(MACHINES)[: config.machines]
@@ -157,7 +156,7 @@ GOLDEN = {  # power in dB of full scale in 50-300, 300-1000, 1000-3000, 3000-750
     "recording", [r for r in EXAMPLES if r.path.endswith("anomaly_id_00_00000000.wav")], ids=lambda r: r.machine
 )
 def test_sounds_do_not_change_unnoticed(recording):
-    """Whoever changes a sound on purpose raises synthetic.GENERATOR, and these numbers."""
+    """Whoever changes a sound on purpose raises GENERATOR, and these numbers."""
     grid = Grid(16000, 160000)
     spectrum = to_spectrum(render(recording))
     bands = [power(spectrum, grid, *edges) for edges in ((50, 300), (300, 1000), (1000, 3000), (3000, 7500))]

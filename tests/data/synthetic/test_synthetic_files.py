@@ -13,8 +13,7 @@ import soundfile
 
 from asd_ray.config import SyntheticConfig
 from asd_ray.data.layouts import scan
-from asd_ray.data.synthetic import recordings as synthetic
-from asd_ray.data.synthetic.recordings import plan, render, synthesise, write
+from asd_ray.data.synthetic.recordings import GENERATOR, plan, read_description, render, synthesise, write
 from asd_ray.errors import AsdRayError
 
 SMALL = SyntheticConfig(machines=2, ids=1, train=3, test_normal=2, test_anomaly=2)
@@ -23,7 +22,7 @@ SMALL = SyntheticConfig(machines=2, ids=1, train=3, test_normal=2, test_anomaly=
 @pytest.fixture(autouse=True)
 def short_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of one second."""
-    monkeypatch.setattr(synthetic, "SECONDS", 1.0)
+    monkeypatch.setattr("asd_ray.data.synthetic.recordings.SECONDS", 1.0)
 
 
 def content(root: Path) -> dict[str, bytes]:
@@ -74,7 +73,7 @@ def test_order_and_workers_make_no_difference(tmp_path):
         yield from map(function, reversed([chunk[::-1] for chunk in chunks]))
 
     synthesise(tmp_path / "a", SMALL)
-    synthesise(tmp_path / "b", SMALL, run=backwards)
+    synthesise(tmp_path / "b", SMALL, parallel_map=backwards)
     assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
@@ -102,7 +101,7 @@ def test_an_interrupted_run_is_taken_up_and_leaves_no_half_files(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        synthesise(tmp_path / "a", SMALL, run=interrupted)
+        synthesise(tmp_path / "a", SMALL, parallel_map=interrupted)
     assert len(list((tmp_path / "a").rglob("*.wav"))) == 4
     synthesise(tmp_path / "a", SMALL)
     synthesise(tmp_path / "b", SMALL)
@@ -143,7 +142,7 @@ def test_another_generator_is_refused(tmp_path):
     synthesise(tmp_path, SMALL)
     mark = tmp_path / "synthetic.json"
     mark.write_text(json.dumps(json.loads(mark.read_text()) | {"generator": 0}))
-    with pytest.raises(AsdRayError, match=f"generator 0 instead of {synthetic.GENERATOR}"):
+    with pytest.raises(AsdRayError, match=f"generator 0 instead of {GENERATOR}"):
         synthesise(tmp_path, SMALL)
 
 
@@ -164,10 +163,10 @@ def test_a_root_that_is_a_file_is_refused(tmp_path):
 
 
 def test_a_set_describes_itself(tmp_path: Path) -> None:
-    assert synthetic.described(tmp_path) is None
+    assert read_description(tmp_path) is None
     config = SyntheticConfig(machines=1, ids=1, train=1, test_normal=1, test_anomaly=1, snr_db=0, seed=9)
-    synthetic.synthesise(tmp_path, config, "dcase2022")
-    assert synthetic.described(tmp_path) == (config, "dcase2022")
+    synthesise(tmp_path, config, "dcase2022")
+    assert read_description(tmp_path) == (config, "dcase2022")
     (tmp_path / "synthetic.json").write_text("{}")
     with pytest.raises(AsdRayError, match="does not describe a synthetic set"):
-        synthetic.described(tmp_path)
+        read_description(tmp_path)
