@@ -39,6 +39,9 @@ from asd_ray.scoring import Embedded, ScoreKind, Scorer, group_logits
 from asd_ray.scoring.thresholds import decide, fit_thresholds
 
 FORMAT = 3  # 2, of before classes could be finer than machine and ID, differs in nothing else
+STORED = {"group_logits": "logits", "group": "label", "label": "learned"}
+"""Names of :class:`Embedded`'s arrays in ``train.safetensors``, where they differ."""
+READ = {stored: name for name, stored in STORED.items()}
 COLUMNS = ("path", "machine", "id", "score", "decision", "threshold")
 BATCH = 16  # clips in memory as waveforms and features
 CHUNK = 512  # clips in memory as embeddings, and scored together
@@ -64,7 +67,7 @@ class Detector:
         study: resolved, with the trial's values; its ``features`` and ``data.channel`` say how a recording is read.
         info: of the data that it was trained on; ``info.groups`` are the machines and IDs that it knows.
         method: in eval mode.
-        train: embeddings, logits and labels of the training clips.
+        train: embeddings, logits, groups and labels of the training clips.
         kind: of its scores, one of :data:`asd_ray.scoring.KINDS`.
         thresholds: ``machine/id`` -> score above which a clip is called anomalous.
     """
@@ -177,9 +180,9 @@ class Detector:
                 f"{self.train.embedding.shape[1]}: its files are not of one detector; copy or train it again."
             )
         names = [name for _, name in files]
-        label = np.array([numbers[name] for name in names])
+        group = np.array([numbers[name] for name in names])
         own = own_scores(self.method, embedding, names).numpy()
-        test = Embedded(embedding.numpy(), group_logits(logits, self.info.classes).numpy(), label, own=own)
+        test = Embedded(embedding.numpy(), group_logits(logits, self.info.classes).numpy(), group, own=own)
         scores = self._scorer.score(test, [self.kind])[self.kind]
         thresholds = np.array([self.thresholds[name] for _, name in files])
         machines, ids = zip(*(name.split("/", 1) for _, name in files), strict=True)
@@ -236,9 +239,9 @@ def save_detector(
     kind = cast(ScoreKind, score)
     own = Scorer(train, study.evaluation).score_train([kind])[kind]
     info = data_info(manifest, classes)
-    thresholds = fit_thresholds(own, train.label, info.groups, study.evaluation)
+    thresholds = fit_thresholds(own, train.group, info.groups, study.evaluation)
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in method.state_dict().items()}
-    arrays = {name: np.ascontiguousarray(array) for name, array in asdict(train).items() if array is not None}
+    arrays = {STORED.get(name, name): np.ascontiguousarray(array) for name, array in asdict(train).items()}
     description = _Description(
         format=FORMAT,
         study=study,
@@ -289,11 +292,11 @@ def load_detector(folder: Path) -> Detector:
         if bad := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
             raise AsdRayError(f"weights.safetensors: {bad[0]} holds NaN or infinity")
         method.load_state_dict(weights)
-        train = Embedded(**load_arrays(folder / "train.safetensors"))
+        train = Embedded(**{READ.get(name, name): a for name, a in load_arrays(folder / "train.safetensors").items()})
     except (OSError, RuntimeError, TypeError, ValueError, SafetensorError, AsdRayError) as error:
         raise _misfit(folder, " ".join(str(error).split())[:300]) from None
-    fits = train.logits.shape[1] == len(info.groups) and train.label.dtype.kind == train.learned.dtype.kind == "i"
-    if not (fits and len(train.label) and train.label.min() >= 0):
+    fits = train.group_logits.shape[1] == len(info.groups) and train.group.dtype.kind == train.label.dtype.kind == "i"
+    if not (fits and len(train.group) and train.group.min() >= 0):
         raise _misfit(folder, f"train.safetensors: not clips of the {len(info.groups)} machines and IDs")
     return Detector(description.study, info, method.eval(), train, description.score, description.thresholds)
 

@@ -41,6 +41,6 @@ def knn_log_mel(
     Raises:
         AsdRayError: there are no training clips.
     """
-    label: NDArray[Any] = np.asarray(train_class)
-    train = References(np.asarray(train_mean, dtype=np.float32), label, np.zeros(len(label)), "euclidean")
+    group: NDArray[Any] = np.asarray(train_class)
+    train = References(np.asarray(train_mean, dtype=np.float32), group, np.zeros(len(group)), "euclidean")
     return train.knn(np.asarray(test_mean, dtype=np.float32), np.asarray(test_class), neighbours)

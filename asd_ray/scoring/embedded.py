@@ -31,44 +31,48 @@ class Embedded:
 
     Attributes:
         embedding: (N, D) float32.
-        logits: (N, G) float32 (:func:`group_logits`).
-        label: (N,) int, the clip's own group, or -1 if that group was never trained.
+        group_logits: (N, G) float32 (:func:`group_logits`).
+        group: (N,) int, number of the clip's group (machine and ID), or -1 if that group was never trained.
         domain: (N,) int, positions in :data:`DOMAINS`; by default no clip has a domain. Only that of training clips is
             ever used: a test clip's is hidden in the challenge.
         own: (N,) float32, scores that the method itself gives the clips; empty where it gives none.
-        learned: (N,) int, the class that a clip was learned as; by default its group. Only that of training clips is
-            ever used: a test clip's attributes are hidden in the challenge.
+        label: (N,) int, number of the clip's class; by default its group. Only training clips' are used: a test clip's
+            attributes are hidden in the challenge.
     """
 
     embedding: NDArray[np.float32]
-    logits: NDArray[np.float32]
-    label: NDArray[np.int64]
+    group_logits: NDArray[np.float32]
+    group: NDArray[np.int64]
     domain: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     own: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
-    learned: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    label: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
-        n, groups = len(self.label), self.logits.shape[-1]
+        n, groups = len(self.group), self.group_logits.shape[-1]
         if not len(self.domain):
             object.__setattr__(self, "domain", np.zeros(n, dtype=np.int64))
-        if not len(self.learned):
-            object.__setattr__(self, "learned", self.label)
-        if (self.embedding.shape[:1], self.logits.shape, self.domain.shape) != ((n,), (n, groups), (n,)):
+        if not len(self.label):
+            object.__setattr__(self, "label", self.group)
+        if (self.embedding.shape[:1], self.group_logits.shape, self.domain.shape) != ((n,), (n, groups), (n,)):
             raise AsdRayError(
-                f"{n} labels need as many embeddings, logits and domains, found shapes {self.embedding.shape}, "
-                f"{self.logits.shape} and {self.domain.shape}."
+                f"{n} clips need as many embeddings, logits and domains, found shapes {self.embedding.shape}, "
+                f"{self.group_logits.shape} and {self.domain.shape}."
             )
         if self.own.shape not in ((0,), (n,)):
-            raise AsdRayError(f"{n} labels need as many own scores or none, found the shape {self.own.shape}.")
-        if self.learned.shape != (n,):
-            raise AsdRayError(f"{n} labels need as many learned classes, found the shape {self.learned.shape}.")
+            raise AsdRayError(f"{n} clips need as many own scores or none, found the shape {self.own.shape}.")
+        if self.label.shape != (n,):
+            raise AsdRayError(f"{n} clips need as many class labels, found the shape {self.label.shape}.")
         for name, values, lowest, highest in (
-            ("Labels", self.label, -1, groups - 1),
+            ("Groups", self.group, -1, groups - 1),
             ("Domains", self.domain, 0, len(DOMAINS) - 1),
         ):
             if n and not lowest <= values.min() <= values.max() <= highest:
                 raise AsdRayError(f"{name} must lie in {lowest} to {highest}, found {values.min()} to {values.max()}.")
-        for name, numbers in (("embedding", self.embedding), ("logits", self.logits), ("score", self.own[:, None])):
+        for name, numbers in (
+            ("embedding", self.embedding),
+            ("logits", self.group_logits),
+            ("score", self.own[:, None]),
+        ):
             bad = ~(np.abs(numbers) < _LARGEST).all(axis=1)
             if bad.any():
                 raise AsdRayError(

@@ -1,6 +1,6 @@
 """Scores from Gaussian models of training clips' embeddings.
 
-Legend: N training clips, M clips to score, D embedding, G groups (machine and ID), C learned classes.
+Legend: N training clips, M clips to score, D embedding, G groups (machine and ID), C classes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CLIPS_PER_COMPONENT = 10
 
 @dataclass(frozen=True, eq=False)
 class SharedGaussian:
-    """One Gaussian per learned class: each its own mean, all the same covariance.
+    """One Gaussian per class: each class has its own mean, all share one covariance.
 
     A clip to score is known by its group, which has one class or several (``data.classes``), and belongs to the closest
     of them: to ask for one Gaussian of a group that is several clusters would count the distance between these clusters
@@ -38,7 +38,7 @@ class SharedGaussian:
     Attributes:
         factor: (D, D) Cholesky factor of the covariance, lower triangular, fp64.
         centre: (D,) mean of all training clips.
-        classes: (C,) learned classes with training clips, ascending.
+        classes: (C,) numbers of the classes with training clips, ascending.
         groups: (C,) their groups.
         counts: (C,) their training clips.
         means: (C, D) whitened class means.
@@ -53,24 +53,24 @@ class SharedGaussian:
 
     @classmethod
     def fit(
-        cls, embedding: NDArray[np.float32], label: NDArray[np.int64], learned: NDArray[np.int64] | None = None
+        cls, embedding: NDArray[np.float32], group: NDArray[np.int64], label: NDArray[np.int64] | None = None
     ) -> SharedGaussian:
         """Fits (N, D) embeddings.
 
         Args:
             embedding: (N, D).
-            label: (N,) groups.
-            learned: (N,) classes, each within one group; by default the groups.
+            group: (N,) groups.
+            label: (N,) classes, each within one group; by default the groups.
 
         Raises:
             AsdRayError: there are no clips.
         """
-        if not len(label):
+        if not len(group):
             raise AsdRayError("There are no training clips to fit a Gaussian to; every machine and ID needs some.")
         x = torch.as_tensor(embedding, dtype=torch.float64)
         centre = x.mean(dim=0)
         classes, first, position, counts = np.unique(
-            label if learned is None else learned, return_index=True, return_inverse=True, return_counts=True
+            group if label is None else label, return_index=True, return_inverse=True, return_counts=True
         )
         of_clip = torch.from_numpy(position)
         clips = torch.from_numpy(counts).double()
@@ -81,19 +81,19 @@ class SharedGaussian:
             centred = torch.zeros_like(centred)  # copies, but for rounding
         factor = torch.linalg.cholesky(ledoit_wolf(centred))
         whitened = torch.linalg.solve_triangular(factor, means.T, upper=False).T
-        return cls(factor, centre, classes, label[first], clips, whitened)
+        return cls(factor, centre, classes, group[first], clips, whitened)
 
     def whiten(self, embedding: NDArray[np.float32]) -> Tensor:
         """Embeddings (M, D) in coordinates in which the shared covariance is the identity; fp64."""
         centred = torch.as_tensor(embedding, dtype=torch.float64) - self.centre
         return torch.linalg.solve_triangular(self.factor, centred.T, upper=False).T
 
-    def mahalanobis(self, embedding: NDArray[np.float32], label: NDArray[np.int64]) -> Scores:
+    def mahalanobis(self, embedding: NDArray[np.float32], group: NDArray[np.int64]) -> Scores:
         """Mahalanobis distance (M,) to the closest class mean of the own group, or of all if the group has no clips."""
-        return self._closest(self._distances(embedding), label).numpy()
+        return self._closest(self._distances(embedding), group).numpy()
 
     def mahalanobis_leave_one_out(
-        self, embedding: NDArray[np.float32], label: NDArray[np.int64], learned: NDArray[np.int64] | None = None
+        self, embedding: NDArray[np.float32], group: NDArray[np.int64], label: NDArray[np.int64] | None = None
     ) -> Scores:
         """The same (N,) for the training clips themselves, each left out of its class's mean.
 
@@ -101,20 +101,20 @@ class SharedGaussian:
         the other classes of its group, one that is alone in its group with all others; 0 if there is no other.
         """
         distance = self._distances(embedding)
-        own = torch.from_numpy(np.searchsorted(self.classes, label if learned is None else learned))
+        own = torch.from_numpy(np.searchsorted(self.classes, group if label is None else label))
         rows, counts = torch.arange(len(own)), self.counts[own]
         left_out = distance[rows, own] * counts / (counts - 1).clamp(min=1)
         distance[rows, own] = torch.where(counts > 1, left_out, torch.inf)
-        closest = self._closest(distance, label)
+        closest = self._closest(distance, group)
         return torch.where(closest.isfinite(), closest, 0.0).numpy()
 
     def _distances(self, embedding: NDArray[np.float32]) -> Tensor:
         """Mahalanobis distances (M, C) to all class means."""
         return torch.cdist(self.whiten(embedding), self.means, compute_mode="donot_use_mm_for_euclid_dist")
 
-    def _closest(self, distance: Tensor, label: NDArray[np.int64]) -> Tensor:
+    def _closest(self, distance: Tensor, group: NDArray[np.int64]) -> Tensor:
         """The smallest (M,) of distances (M, C) within the own group, or of all if none of these is finite."""
-        others = torch.from_numpy(self.groups != label[:, None])
+        others = torch.from_numpy(self.groups != group[:, None])
         own = distance.masked_fill(others, torch.inf).amin(dim=1)
         return torch.where(own.isfinite(), own, distance.amin(dim=1))
 
@@ -139,8 +139,8 @@ def ledoit_wolf(centred: Tensor) -> Tensor:
     return (1 - shrinkage) * covariance + (shrinkage + _RIDGE) * target
 
 
-class ClassMixtures:
-    """A Gaussian mixture of each group's training clips, whatever classes they were learned as.
+class GroupMixtures:
+    """One Gaussian mixture for each group's training clips, however fine the classes are.
 
     Embeddings are first reduced to ``dims`` principal components of all training clips, if they have more, and
     whitened with the covariance that all groups share; in these coordinates a mixture needs only diagonal covariances,
@@ -149,7 +149,7 @@ class ClassMixtures:
 
     Args:
         embedding: (N, D) of training clips.
-        label: (N,) their groups.
+        group: (N,) their groups.
         components: of every mixture, at most.
         dims: dimensions that the mixtures see, at most.
         shared: the shared Gaussian of the same clips with groups as classes, if there is one already.
@@ -158,7 +158,7 @@ class ClassMixtures:
     def __init__(
         self,
         embedding: NDArray[np.float32],
-        label: NDArray[np.int64],
+        group: NDArray[np.int64],
         components: int,
         dims: int,
         shared: SharedGaussian | None = None,
@@ -167,26 +167,26 @@ class ClassMixtures:
 
         self.components = components
         self.pca: PCA | None = None
-        if embedding.shape[1] > dims and len(label) > 1:
+        if embedding.shape[1] > dims and len(group) > 1:
             with np.errstate(invalid="ignore"):  # shares of a variance of 0, which nobody asks for
-                self.pca = PCA(min(dims, len(label) - 1), random_state=0).fit(embedding)
+                self.pca = PCA(min(dims, len(group) - 1), random_state=0).fit(embedding)
             shared = None
-        self.shared = shared or SharedGaussian.fit(self._reduced(embedding), label)
+        self.shared = shared or SharedGaussian.fit(self._reduced(embedding), group)
         self.train = self._coordinates(embedding)
-        self.label = label
-        self.labels = np.unique(label)
-        self.mixtures = [self._fit(self.train[label == number]) for number in self.labels]
+        self.group = group
+        self.groups = np.unique(group)
+        self.mixtures = [self._fit(self.train[group == number]) for number in self.groups]
 
-    def score(self, embedding: NDArray[np.float32], label: NDArray[np.int64]) -> Scores:
+    def score(self, embedding: NDArray[np.float32], group: NDArray[np.int64]) -> Scores:
         """-log density (M,) under the own group's mixture, up to a constant; the smallest of all where there is none.
 
         In nats, of the whitened coordinates; may be negative.
         """
         x = self._coordinates(embedding)
         scores = np.empty(len(x))
-        for number in np.unique(label):
-            members = label == number
-            own = np.flatnonzero(self.labels == number)
+        for number in np.unique(group):
+            members = group == number
+            own = np.flatnonzero(self.groups == number)
             models = [self.mixtures[own[0]]] if len(own) else self.mixtures
             scores[members] = np.min([-model.score_samples(x[members]) for model in models], axis=0)
         return scores
@@ -198,8 +198,8 @@ class ClassMixtures:
         other groups, or 0 if there is none.
         """
         scores = np.zeros(len(self.train))
-        for number, mixture in zip(self.labels, self.mixtures, strict=True):
-            members = np.flatnonzero(self.label == number)
+        for number, mixture in zip(self.groups, self.mixtures, strict=True):
+            members = np.flatnonzero(self.group == number)
             if len(members) == 1:
                 others = [-m.score_samples(self.train[members]) for m in self.mixtures if m is not mixture]
                 scores[members] = np.min(others, axis=0) if others else 0

@@ -37,26 +37,26 @@ class References:
 
     Attributes:
         embedding: (N, D) float32.
-        label: (N,) groups (machine and ID), numbers or names.
+        group: (N,) groups (machine and ID), numbers or names.
         domain: (N,) domains.
         distance: ``cosine``, 1 - cos, in [0, 2]; or ``euclidean``.
         density_neighbours: K of :meth:`local_density`.
     """
 
     embedding: Vectors
-    label: NDArray[Any]
+    group: NDArray[Any]
     domain: NDArray[Any]
     distance: Literal["cosine", "euclidean"]
     density_neighbours: int = 16
 
     def __post_init__(self) -> None:
-        if not len(self.label):
+        if not len(self.group):
             raise AsdRayError("There are no training clips to measure a distance to; every machine and ID needs some.")
 
     def knn(
         self,
         embedding: Vectors,
-        label: NDArray[Any],
+        group: NDArray[Any],
         k: int,
         *,
         per_domain: bool = False,
@@ -68,7 +68,7 @@ class References:
         target clips count like its thousand source clips (the k-NN of dcase-asd-toolkit).
         """
         scores = np.zeros(len(embedding))
-        for block in self._blocks(embedding, label, leave_one_out):
+        for block in self._blocks(embedding, group, leave_one_out):
             domains = self.domain[block.reference] if per_domain else np.zeros(len(block.reference))
             smallest = np.full(len(block.members), np.inf)
             for domain in np.unique(domains):
@@ -79,7 +79,7 @@ class References:
             scores[block.members] = smallest
         return scores
 
-    def local_density(self, embedding: Vectors, label: NDArray[Any], *, leave_one_out: bool = False) -> Scores:
+    def local_density(self, embedding: Vectors, group: NDArray[Any], *, leave_one_out: bool = False) -> Scores:
         """Distance (M,) relative to how far apart training clips are where the clip lies.
 
         min over y of d(x, y) / (1/K Σ d(y, y_k)), y the training clips and y_k the K nearest of y's group to y: local
@@ -90,7 +90,7 @@ class References:
         """
         complete, without_one = self._surroundings
         scores = np.zeros(len(embedding))
-        for block in self._blocks(embedding, label, leave_one_out):
+        for block in self._blocks(embedding, group, leave_one_out):
             surroundings = without_one if leave_one_out and block.own_group else complete
             around = Surroundings(*(part[block.reference] for part in surroundings))
             scores[block.members] = around.relative(block.distance).min(axis=1)
@@ -99,8 +99,8 @@ class References:
     @cached_property
     def _surroundings(self) -> tuple[Surroundings, Surroundings]:
         """Those of every training clip: with all of its group, and with a member to be left out."""
-        complete, without_one = (Surroundings(*np.zeros((4, len(self.label)))) for _ in range(2))
-        for block in self._blocks(self.embedding, self.label, leave_one_out=True):
+        complete, without_one = (Surroundings(*np.zeros((4, len(self.group)))) for _ in range(2))
+        for block in self._blocks(self.embedding, self.group, leave_one_out=True):
             if not block.own_group:
                 continue
             others = len(block.reference) - 1
@@ -113,8 +113,8 @@ class References:
         defined = complete.k > 0
         radius = np.divide(complete.total, complete.k, where=defined, out=np.zeros_like(complete.total))
         overall = radius[defined].mean() if radius.any() else 1.0
-        for label in np.unique(self.label):
-            own = np.flatnonzero(self.label == label)
+        for group in np.unique(self.group):
+            own = np.flatnonzero(self.group == group)
             smallest = _SMALLEST_RADIUS * (radius[own].mean() or overall)
             for surroundings in (complete, without_one):
                 surroundings.smallest[own] = smallest
@@ -123,20 +123,20 @@ class References:
                 surroundings.k[undefined] = 1
         return complete, without_one
 
-    def _blocks(self, embedding: Vectors, label: NDArray[Any], leave_one_out: bool) -> Iterator[Block]:
+    def _blocks(self, embedding: Vectors, group: NDArray[Any], leave_one_out: bool) -> Iterator[Block]:
         """The clips of every group, in chunks, with what they are compared with; none where there is nothing."""
-        for of_group in np.unique(label):
-            reference = np.flatnonzero(self.label == of_group)
+        for of_group in np.unique(group):
+            reference = np.flatnonzero(self.group == of_group)
             own_group = len(reference) > leave_one_out
             if not own_group:
-                reference = np.arange(len(self.label))
+                reference = np.arange(len(self.group))
                 if len(reference) == leave_one_out:
                     continue
             y = self.embedding[reference].astype(np.float64)
             centre = y.mean(axis=0)  # against cancellation
             y = _unit(y) if self.distance == "cosine" else y - centre
             lengths = np.einsum("rd,rd->r", y, y)
-            members = np.flatnonzero(label == of_group)
+            members = np.flatnonzero(group == of_group)
             for start in range(0, len(members), _CHUNK):
                 chunk = members[start : start + _CHUNK]
                 x = embedding[chunk].astype(np.float64)

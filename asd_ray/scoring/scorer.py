@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from asd_ray.config.evaluation import KINDS, EvaluationConfig, ScoreKind, SingleScore
 from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.scoring.embedded import Embedded, Scores
-from asd_ray.scoring.gaussian import ClassMixtures, SharedGaussian
+from asd_ray.scoring.gaussian import GroupMixtures, SharedGaussian
 from asd_ray.scoring.neighbours import References
 
 SINGLE: tuple[SingleScore, ...] = get_args(SingleScore)
@@ -35,7 +35,7 @@ class Scorer:
     * ``knn``: :meth:`asd_ray.scoring.neighbours.References.knn`.
     * ``local_density``: :meth:`asd_ray.scoring.neighbours.References.local_density`.
     * ``mahalanobis``: :class:`asd_ray.scoring.gaussian.SharedGaussian`, to the closest of the group's classes.
-    * ``gmm``: :class:`asd_ray.scoring.gaussian.ClassMixtures`.
+    * ``gmm``: :class:`asd_ray.scoring.gaussian.GroupMixtures`.
     * ``ensemble``: the mean of the scores that ``evaluation.ensemble`` lists, each standardised with mean and standard
       deviation of the own group's training scores (:meth:`score_train`). A group with fewer than two training clips, or
       without spread, takes those of all training clips.
@@ -52,10 +52,10 @@ class Scorer:
     """
 
     def __init__(self, train: Embedded, config: EvaluationConfig) -> None:
-        if not len(train.label):
+        if not len(train.group):
             raise AsdRayError("There are no training clips to score by; every machine and ID needs some.")
-        if (train.label < 0).any():
-            raise AsdRayError("A training clip has label -1; only clips of a trained group can be compared with.")
+        if (train.group < 0).any():
+            raise AsdRayError("A training clip has group -1; only clips of a trained group can be compared with.")
         self.train, self.config = train, config
         self._train_scores: dict[SingleScore, Scores] = {}
 
@@ -70,7 +70,7 @@ class Scorer:
             ConfigError: there is no such score.
         """
         single = {kind: self._single(kind, test) for kind in self._needed(kinds)}
-        return self._chosen(kinds, single, test.label)
+        return self._chosen(kinds, single, test.group)
 
     def score_train(self, kinds: Sequence[ScoreKind] | None = None) -> dict[ScoreKind, Scores]:
         """Scores (N,) of the training clips as if they were new: what thresholds are fitted to.
@@ -79,7 +79,7 @@ class Scorer:
         group's clips. Of the network itself it cannot be left out: its ``classification`` is too confident.
         """
         single = {kind: self._single_train(kind) for kind in self._needed(kinds)}
-        return self._chosen(kinds, single, self.train.label)
+        return self._chosen(kinds, single, self.train.group)
 
     def _needed(self, kinds: Sequence[ScoreKind] | None) -> list[SingleScore]:
         asked = self._asked(kinds)
@@ -96,11 +96,11 @@ class Scorer:
         return kinds
 
     def _chosen(
-        self, kinds: Sequence[ScoreKind] | None, single: dict[SingleScore, Scores], label: NDArray[np.int64]
+        self, kinds: Sequence[ScoreKind] | None, single: dict[SingleScore, Scores], group: NDArray[np.int64]
     ) -> dict[ScoreKind, Scores]:
         chosen: dict[ScoreKind, Scores] = {}
         for kind in self._asked(kinds):
-            chosen[kind] = self._ensemble(single, label) if kind == "ensemble" else single[kind]
+            chosen[kind] = self._ensemble(single, group) if kind == "ensemble" else single[kind]
         return chosen
 
     def _single(self, kind: SingleScore, test: Embedded) -> Scores:
@@ -110,12 +110,12 @@ class Scorer:
         if kind == "classification":
             return classification(test)
         if kind == "knn":
-            return self._references.knn(test.embedding, test.label, config.neighbours, per_domain=config.per_domain)
+            return self._references.knn(test.embedding, test.group, config.neighbours, per_domain=config.per_domain)
         if kind == "local_density":
-            return self._references.local_density(test.embedding, test.label)
+            return self._references.local_density(test.embedding, test.group)
         if kind == "mahalanobis":
-            return self._gaussian.mahalanobis(test.embedding, test.label)
-        return self._mixtures.score(test.embedding, test.label)
+            return self._gaussian.mahalanobis(test.embedding, test.group)
+        return self._mixtures.score(test.embedding, test.group)
 
     def _single_train(self, kind: SingleScore) -> Scores:
         if kind not in self._train_scores:
@@ -130,47 +130,47 @@ class Scorer:
             return classification(train)
         if kind == "knn":
             return self._references.knn(
-                train.embedding, train.label, config.neighbours, per_domain=config.per_domain, leave_one_out=True
+                train.embedding, train.group, config.neighbours, per_domain=config.per_domain, leave_one_out=True
             )
         if kind == "local_density":
-            return self._references.local_density(train.embedding, train.label, leave_one_out=True)
+            return self._references.local_density(train.embedding, train.group, leave_one_out=True)
         if kind == "mahalanobis":
-            return self._gaussian.mahalanobis_leave_one_out(train.embedding, train.label, train.learned)
+            return self._gaussian.mahalanobis_leave_one_out(train.embedding, train.group, train.label)
         return self._mixtures.score_left_out()
 
-    def _ensemble(self, single: dict[SingleScore, Scores], label: NDArray[np.int64]) -> Scores:
+    def _ensemble(self, single: dict[SingleScore, Scores], group: NDArray[np.int64]) -> Scores:
         members = self.config.ensemble
         standardised = [
-            standardise(single[kind], label, self._single_train(kind), self.train.label) for kind in members
+            standardise(single[kind], group, self._single_train(kind), self.train.group) for kind in members
         ]
         return np.mean(standardised, axis=0)
 
     @cached_property
     def _references(self) -> References:
         train, config = self.train, self.config
-        return References(train.embedding, train.label, train.domain, config.distance, config.density_neighbours)
+        return References(train.embedding, train.group, train.domain, config.distance, config.density_neighbours)
 
     @cached_property
     def _gaussian(self) -> SharedGaussian:
-        return SharedGaussian.fit(self.train.embedding, self.train.label, self.train.learned)
+        return SharedGaussian.fit(self.train.embedding, self.train.group, self.train.label)
 
     @cached_property
-    def _mixtures(self) -> ClassMixtures:
+    def _mixtures(self) -> GroupMixtures:
         train, config = self.train, self.config
-        same = train.embedding.shape[1] <= config.gmm_dims and np.array_equal(train.learned, train.label)
+        same = train.embedding.shape[1] <= config.gmm_dims and np.array_equal(train.label, train.group)
         shared = self._gaussian if same else None
-        return ClassMixtures(train.embedding, train.label, config.gmm_components, config.gmm_dims, shared)
+        return GroupMixtures(train.embedding, train.group, config.gmm_components, config.gmm_dims, shared)
 
 
 def classification(clips: Embedded) -> Scores:
     """-log p(own group); for a clip whose group was never trained, -log of the largest p."""
-    log_p = F.log_softmax(torch.as_tensor(clips.logits, dtype=torch.float64), dim=1).numpy()
-    own = log_p[np.arange(len(log_p)), clips.label]
-    return -np.where(clips.label >= 0, own, log_p.max(axis=1))
+    log_p = F.log_softmax(torch.as_tensor(clips.group_logits, dtype=torch.float64), dim=1).numpy()
+    own = log_p[np.arange(len(log_p)), clips.group]
+    return -np.where(clips.group >= 0, own, log_p.max(axis=1))
 
 
 def standardise(
-    scores: Scores, label: NDArray[np.int64], train_scores: Scores, train_label: NDArray[np.int64]
+    scores: Scores, group: NDArray[np.int64], train_scores: Scores, train_group: NDArray[np.int64]
 ) -> Scores:
     """(score - mean) / standard deviation, with the statistics of the own group's training scores.
 
@@ -179,16 +179,16 @@ def standardise(
     stay as they are.
     """
     standardised = np.empty_like(scores)
-    counts = np.bincount(train_label)
-    in_company = counts[train_label] >= 2
+    counts = np.bincount(train_group)
+    in_company = counts[train_group] >= 2
     overall = train_scores[in_company] if in_company.any() else train_scores
     resolution = np.finfo(np.float32).eps * np.abs(train_scores).max()
-    for number in np.unique(label):
-        own = train_scores[train_label == number]
+    for number in np.unique(group):
+        own = train_scores[train_group == number]
         reference = own if len(own) >= 2 and own.std() > resolution else overall
         mean, deviation = reference.mean(), reference.std()
         if deviation > resolution:
-            standardised[label == number] = (scores[label == number] - mean) / deviation
+            standardised[group == number] = (scores[group == number] - mean) / deviation
         else:
-            standardised[label == number] = scores[label == number]
+            standardised[group == number] = scores[group == number]
     return standardised

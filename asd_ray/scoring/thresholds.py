@@ -60,14 +60,14 @@ def fit_threshold(
 
 
 def fit_thresholds(
-    train_scores: ArrayLike, label: NDArray[np.int64], groups: Sequence[str], config: EvaluationConfig
+    train_scores: ArrayLike, group: NDArray[np.int64], groups: Sequence[str], config: EvaluationConfig
 ) -> NDArray[np.float64]:
     """Thresholds of all machines and IDs, by ``config.threshold``, ``threshold_quantile`` and ``threshold_per``.
 
     Args:
         train_scores: (N,) scores of training clips.
-        label: (N,) numbers of their groups.
-        groups: the G names ``machine/id`` in label order.
+        group: (N,) numbers of their groups.
+        groups: the G names ``machine/id`` in group order.
         config: the settings.
 
     Returns:
@@ -85,12 +85,12 @@ def fit_thresholds(
     thresholds = np.full(len(groups) + 1, fit(everything))
     for machine in np.unique(machines):
         numbers = np.flatnonzero(machines == machine)
-        of_machine = np.isin(label, numbers)
+        of_machine = np.isin(group, numbers)
         if of_machine.any():
             thresholds[numbers] = fit(of_machine)
         if config.threshold_per == "id":
-            for number in np.intersect1d(numbers, label):
-                thresholds[number] = fit(label == number)
+            for number in np.intersect1d(numbers, group):
+                thresholds[number] = fit(group == number)
     return thresholds
 
 
@@ -99,6 +99,6 @@ def decide(scores: ArrayLike, threshold: ArrayLike) -> NDArray[np.int64]:
 
     Args:
         scores: (M,) scores.
-        threshold: one for all, or (M,): ``thresholds[label]``.
+        threshold: one for all, or (M,): ``thresholds[group]``.
     """
     return (np.asarray(scores, dtype=np.float64) > np.asarray(threshold, dtype=np.float64)).astype(np.int64)

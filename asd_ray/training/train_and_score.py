@@ -205,7 +205,7 @@ def _joined(parts: list[tuple[list[str], scoring.Embedded]]) -> tuple[list[str],
     order = sorted(range(len(paths)), key=paths.__getitem__)
     filled = [embedded for names, embedded in parts if names] or [parts[0][1]]
     joined = []
-    for name in ("embedding", "logits", "label", "domain", "own", "learned"):
+    for name in ("embedding", "group_logits", "group", "domain", "own", "label"):
         column = np.concatenate([getattr(embedded, name) for embedded in filled])
         joined.append(column[order] if len(column) else column)  # there need be no own scores
     return [paths[position] for position in order], scoring.Embedded(*joined)

@@ -71,7 +71,7 @@ def test_a_detector_is_after_loading_what_it_was_before_saving(study: StudyConfi
     assert detector.kind == "knn"
     for name, tensor in method.state_dict().items():
         assert torch.equal(detector.method.state_dict()[name], tensor)
-    for array in ("embedding", "logits", "label", "domain"):
+    for array in ("embedding", "group_logits", "group", "label", "domain"):
         np.testing.assert_array_equal(getattr(detector.train, array), getattr(train, array))
     assert not detector.method.training
     assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
@@ -81,7 +81,7 @@ def test_a_detector_is_after_loading_what_it_was_before_saving(study: StudyConfi
 def test_thresholds_are_those_of_the_rule(study: StudyConfig, saved: Saved) -> None:
     folder, _, train = saved
     own = scoring.score_train(train, study.evaluation, ["knn"])["knn"]
-    expected = fit_thresholds(own, train.label, CLASSES, study.evaluation)
+    expected = fit_thresholds(own, train.group, CLASSES, study.evaluation)
     assert load_detector(folder).thresholds == dict(zip(CLASSES, expected.tolist(), strict=False))
 
 
@@ -210,7 +210,7 @@ def of_attributes(
     manifest, folder = tiny_manifest(study, len(recordings)), tmp_path_factory.mktemp("fine") / "detector"
     method = build(study.method, data_info(manifest, FINE))
     train = embed(method, study, recordings, FINE)
-    train = replace(train, learned=np.array([0, 0, 1, 1, 1, 2, 2] + [3] * 7 + [4] * 7))
+    train = replace(train, label=np.array([0, 0, 1, 1, 1, 2, 2] + [3] * 7 + [4] * 7))
     save_detector(folder, study, manifest, FINE, method, train, score="mahalanobis")
     return folder, method, train
 
@@ -225,11 +225,11 @@ def test_a_detector_of_attribute_classes_scores_machines_and_ids(
     folder, method, train = of_attributes
     detector = load_detector(folder)
     assert (detector.info.classes, tuple(detector.info.groups)) == (FINE, CLASSES)
-    np.testing.assert_array_equal(detector.train.learned, train.learned)
-    np.testing.assert_array_equal(detector.train.logits, train.logits)
+    np.testing.assert_array_equal(detector.train.label, train.label)
+    np.testing.assert_array_equal(detector.train.group_logits, train.group_logits)
     own = scoring.score_train(train, study.evaluation, ["mahalanobis"])["mahalanobis"]
     assert detector.thresholds == dict(
-        zip(CLASSES, fit_thresholds(own, train.label, CLASSES, study.evaluation).tolist(), strict=False)
+        zip(CLASSES, fit_thresholds(own, train.group, CLASSES, study.evaluation).tolist(), strict=False)
     )
     files = dict(list(recordings.items())[::3])
     expected = scoring.score_all(train, embed(method, study, files, FINE), study.evaluation, [kind])[kind]
@@ -301,7 +301,7 @@ WEIGHT = "head.weight"
         (changed("train.safetensors", lambda a: fill(a, "label", -1)), "not clips of the 3 machines"),
         (changed("train.safetensors", lambda a: a.update(more=a["label"].copy())), "more"),
         (changed("train.safetensors", lambda a: a.pop("logits")), "logits"),
-        (changed("train.safetensors", lambda a: a.update(learned=a["learned"][1:].copy())), "as many learned classes"),
+        (changed("train.safetensors", lambda a: a.update(learned=a["learned"][1:].copy())), "as many class labels"),
         (changed("train.safetensors", lambda a: a.update(learned=a["learned"] / 2)), "not clips of the 3"),
         (changed("train.safetensors", lambda a: a.update(embedding=a["embedding"][:, 0].copy())), "fit together"),
     ],

@@ -58,8 +58,8 @@ def embed(method: Method, study: StudyConfig, files: dict[Path, str], classes: S
             waveform, _ = soundfile.read(path, dtype="float32")
             outputs.append(method.embed({"log_mel": transform(torch.from_numpy(waveform)[None]).half()}))
     embedding, logits = (torch.cat(parts) for parts in zip(*outputs, strict=True))
-    label = np.array([CLASSES.index(name) for name in files.values()])
-    return Embedded(embedding.numpy(), group_logits(logits, classes).numpy(), label)
+    group = np.array([CLASSES.index(name) for name in files.values()])
+    return Embedded(embedding.numpy(), group_logits(logits, classes).numpy(), group)
 
 
 def tiny_manifest(study: StudyConfig, clips: int) -> Manifest:

@@ -10,10 +10,10 @@ from asd_ray.errors import AsdRayError
 from asd_ray.scoring import Embedded, domain_codes, group_logits
 
 
-def embedded(label, **changed) -> Embedded:
-    n = len(label)
-    columns = {"embedding": np.ones((n, 4), np.float32), "logits": np.zeros((n, 3), np.float32)}
-    return Embedded(**{**columns, "label": np.asarray(label, dtype=np.int64), **changed})
+def embedded(group, **changed) -> Embedded:
+    n = len(group)
+    columns = {"embedding": np.ones((n, 4), np.float32), "group_logits": np.zeros((n, 3), np.float32)}
+    return Embedded(**{**columns, "group": np.asarray(group, dtype=np.int64), **changed})
 
 
 def test_domains_are_numbers_that_can_be_left_out() -> None:
@@ -29,30 +29,32 @@ def test_domains_are_numbers_that_can_be_left_out() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e13, -1e13])
-@pytest.mark.parametrize("name", ["embedding", "logits"])
+@pytest.mark.parametrize("name", ["embedding", "group_logits"])
 def test_what_diverged_is_refused(name: str, value: float) -> None:
     array = np.ones((4, 3), np.float32)
     array[2, 1] = value
-    with pytest.raises(AsdRayError, match=rf"{name} of 1 of 4 clips hold NaN.*clip number 2\).*diverged"):
+    with pytest.raises(
+        AsdRayError, match=rf"{name.removeprefix('group_')} of 1 of 4 clips hold NaN.*clip number 2\).*diverged"
+    ):
         embedded([0, 1, 2, 0], **{name: array})
 
 
 def test_arrays_must_fit_together() -> None:
-    with pytest.raises(AsdRayError, match="Labels must lie in -1 to 2, found 0 to 3"):
+    with pytest.raises(AsdRayError, match="Groups must lie in -1 to 2, found 0 to 3"):
         embedded([0, 3])
     with pytest.raises(AsdRayError, match="Domains must lie in 0 to 2, found 0 to 3"):
         embedded([0, 1], domain=np.array([0, 3]))
-    with pytest.raises(AsdRayError, match="2 labels need as many"):
+    with pytest.raises(AsdRayError, match="2 clips need as many"):
         embedded([0, 1], embedding=np.ones((1, 4), np.float32))
     with pytest.raises(AsdRayError, match=r"and domains, .* and \(3,\)"):
         embedded([0, 1], domain=np.zeros(3, np.int64))
-    with pytest.raises(AsdRayError, match=r"2 labels need as many learned classes, found the shape \(3,\)"):
-        embedded([0, 1], learned=np.zeros(3, np.int64))
+    with pytest.raises(AsdRayError, match=r"2 clips need as many class labels, found the shape \(3,\)"):
+        embedded([0, 1], label=np.zeros(3, np.int64))
 
 
 def test_clips_are_learned_as_their_groups_unless_it_is_said() -> None:
-    assert embedded([0, 2]).learned.tolist() == [0, 2]
-    assert embedded([0, 2], learned=np.array([5, 7])).learned.tolist() == [5, 7]
+    assert embedded([0, 2]).label.tolist() == [0, 2]
+    assert embedded([0, 2], label=np.array([5, 7])).label.tolist() == [5, 7]
 
 
 def test_p_of_a_group_is_the_sum_over_its_classes() -> None:

@@ -21,15 +21,15 @@ def slow_distance(kind, x, y) -> float:
     return 1 - (x @ y) / math.sqrt((x @ x) * (y @ y)) if kind == "cosine" else math.sqrt(((x - y) ** 2).sum())
 
 
-def compared_with(train: References, label, skip) -> list[int]:
+def compared_with(train: References, group, skip) -> list[int]:
     """Positions of the training clips that a clip is compared with."""
-    own = [i for i in range(len(train.label)) if train.label[i] == label and i != skip]
-    return own or [i for i in range(len(train.label)) if i != skip]
+    own = [i for i in range(len(train.group)) if train.group[i] == group and i != skip]
+    return own or [i for i in range(len(train.group)) if i != skip]
 
 
-def slow_knn(train: References, x, label, k, per_domain, skip=None) -> float:
+def slow_knn(train: References, x, group, k, per_domain, skip=None) -> float:
     domains: dict[int, list[float]] = {}
-    for i in compared_with(train, label, skip):
+    for i in compared_with(train, group, skip):
         domain = train.domain[i] if per_domain else 0
         domains.setdefault(domain, []).append(slow_distance(train.distance, x, train.embedding[i]))
     return min((sum(sorted(d)[:k]) / len(sorted(d)[:k]) for d in domains.values()), default=0.0)
@@ -37,22 +37,22 @@ def slow_knn(train: References, x, label, k, per_domain, skip=None) -> float:
 
 def slow_radius(train: References, y, left_out=()) -> float:
     """Mean distance of training clip y to its nearest K of its class; NaN without any."""
-    own = [i for i in range(len(train.label)) if train.label[i] == train.label[y] and i != y and i not in left_out]
+    own = [i for i in range(len(train.group)) if train.group[i] == train.group[y] and i != y and i not in left_out]
     distances = sorted(slow_distance(train.distance, train.embedding[y], train.embedding[i]) for i in own)
     nearest = distances[: train.density_neighbours]
     return sum(nearest) / len(nearest) if nearest else math.nan
 
 
-def slow_local_density(train: References, x, label, skip=None) -> float:
-    n = range(len(train.label))
+def slow_local_density(train: References, x, group, skip=None) -> float:
+    n = range(len(train.group))
     whole = {y: slow_radius(train, y) for y in n}
     overall = np.nanmean(list(whole.values()))
-    others = compared_with(train, label, skip)
+    others = compared_with(train, group, skip)
     ratios = []
     for y in others:
-        left_out = [skip] if skip is not None and train.label[skip] == train.label[y] else []
+        left_out = [skip] if skip is not None and train.group[skip] == train.group[y] else []
         radius = slow_radius(train, y, left_out)
-        class_mean = np.mean([whole[i] for i in n if train.label[i] == train.label[y]])
+        class_mean = np.mean([whole[i] for i in n if train.group[i] == train.group[y]])
         radius = max(overall if math.isnan(radius) else radius, 0.01 * class_mean)
         ratios.append(slow_distance(train.distance, x, train.embedding[y]) / radius)
     return min(ratios)
@@ -60,13 +60,13 @@ def slow_local_density(train: References, x, label, skip=None) -> float:
 
 def some_clips(seed, distance, density_neighbours=3, dim=5):
     rng = np.random.default_rng(seed)
-    label = np.array([0] * 4 + [1] * 7 + [2] * 2 + [3])
-    rng.shuffle(label)
-    embedding = rng.normal(size=(len(label), dim)).astype(np.float32)
-    domain = rng.integers(1, 3, size=len(label))
+    group = np.array([0] * 4 + [1] * 7 + [2] * 2 + [3])
+    rng.shuffle(group)
+    embedding = rng.normal(size=(len(group), dim)).astype(np.float32)
+    domain = rng.integers(1, 3, size=len(group))
     queries = rng.normal(size=(9, dim)).astype(np.float32)
     return (
-        References(embedding, label, domain, distance, density_neighbours),
+        References(embedding, group, domain, distance, density_neighbours),
         queries,
         rng.integers(-1, 4, size=len(queries)),
     )
@@ -75,38 +75,38 @@ def some_clips(seed, distance, density_neighbours=3, dim=5):
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from(DISTANCES), st.booleans())
 def test_knn_equals_the_slow_reference(seed, k, distance, per_domain):
-    train, queries, label = some_clips(seed, distance)
-    expected = [slow_knn(train, x, y, k, per_domain) for x, y in zip(queries, label, strict=True)]
-    np.testing.assert_allclose(train.knn(queries, label, k, per_domain=per_domain), expected, rtol=1e-9)
+    train, queries, group = some_clips(seed, distance)
+    expected = [slow_knn(train, x, y, k, per_domain) for x, y in zip(queries, group, strict=True)]
+    np.testing.assert_allclose(train.knn(queries, group, k, per_domain=per_domain), expected, rtol=1e-9)
     left_out = [
-        slow_knn(train, train.embedding[i], train.label[i], k, per_domain, skip=i) for i in range(len(train.label))
+        slow_knn(train, train.embedding[i], train.group[i], k, per_domain, skip=i) for i in range(len(train.group))
     ]
-    found = train.knn(train.embedding, train.label, k, per_domain=per_domain, leave_one_out=True)
+    found = train.knn(train.embedding, train.group, k, per_domain=per_domain, leave_one_out=True)
     np.testing.assert_allclose(found, left_out, rtol=1e-9)
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from(DISTANCES))
 def test_local_density_equals_the_slow_reference(seed, k, distance):
-    train, queries, label = some_clips(seed, distance, k)
-    expected = [slow_local_density(train, x, y) for x, y in zip(queries, label, strict=True)]
-    np.testing.assert_allclose(train.local_density(queries, label), expected, rtol=1e-9)
-    left_out = [slow_local_density(train, train.embedding[i], train.label[i], skip=i) for i in range(len(train.label))]
-    found = train.local_density(train.embedding, train.label, leave_one_out=True)
+    train, queries, group = some_clips(seed, distance, k)
+    expected = [slow_local_density(train, x, y) for x, y in zip(queries, group, strict=True)]
+    np.testing.assert_allclose(train.local_density(queries, group), expected, rtol=1e-9)
+    left_out = [slow_local_density(train, train.embedding[i], train.group[i], skip=i) for i in range(len(train.group))]
+    found = train.local_density(train.embedding, train.group, leave_one_out=True)
     np.testing.assert_allclose(found, left_out, rtol=1e-9)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_chunks_do_not_change_scores(distance, monkeypatch) -> None:
-    train, queries, label = some_clips(1, distance)
+    train, queries, group = some_clips(1, distance)
 
     def scores():
-        fresh = References(train.embedding, train.label, train.domain, distance, 3)
+        fresh = References(train.embedding, train.group, train.domain, distance, 3)
         return [
-            fresh.knn(queries, label, 2, per_domain=True),
-            fresh.knn(train.embedding, train.label, 2, leave_one_out=True),
-            fresh.local_density(queries, label),
-            fresh.local_density(train.embedding, train.label, leave_one_out=True),
+            fresh.knn(queries, group, 2, per_domain=True),
+            fresh.knn(train.embedding, train.group, 2, leave_one_out=True),
+            fresh.local_density(queries, group),
+            fresh.local_density(train.embedding, train.group, leave_one_out=True),
         ]
 
     whole = scores()
@@ -138,11 +138,11 @@ def test_far_from_the_origin_distances_do_not_cancel() -> None:
 
 def test_a_clip_of_the_training_set_is_at_distance_zero_and_opposite_clips_at_two() -> None:
     train, _, _ = some_clips(2, "cosine")
-    np.testing.assert_array_equal(train.knn(train.embedding, train.label, 1), 0)
-    np.testing.assert_array_equal(train.local_density(train.embedding, train.label), 0)
-    np.testing.assert_allclose(train.knn(1000 * train.embedding, train.label, 1), 0, atol=1e-12)
-    alone = References(train.embedding[:1], train.label[:1], train.domain[:1], "cosine")
-    assert alone.knn(-train.embedding[:1], train.label[:1], 1) == pytest.approx([2.0])
+    np.testing.assert_array_equal(train.knn(train.embedding, train.group, 1), 0)
+    np.testing.assert_array_equal(train.local_density(train.embedding, train.group), 0)
+    np.testing.assert_allclose(train.knn(1000 * train.embedding, train.group, 1), 0, atol=1e-12)
+    alone = References(train.embedding[:1], train.group[:1], train.domain[:1], "cosine")
+    assert alone.knn(-train.embedding[:1], train.group[:1], 1) == pytest.approx([2.0])
 
 
 def test_few_target_clips_count_like_many_source_clips() -> None:
@@ -185,9 +185,9 @@ def test_degenerate_training_clips_give_finite_scores(distance, kind) -> None:
         "tiny": 1e-38 * rng.normal(size=(6, 3)),
     }[kind].astype(np.float32)
     train = References(embedding, np.arange(len(embedding)) // 4, np.zeros(len(embedding)), distance)
-    queries, label = np.concatenate([embedding[:1], rng.normal(size=(3, 3))]).astype(np.float32), np.array([0, 0, 1, 7])
+    queries, group = np.concatenate([embedding[:1], rng.normal(size=(3, 3))]).astype(np.float32), np.array([0, 0, 1, 7])
     with np.errstate(all="raise", under="ignore"):
-        for x, y, left_out in ((queries, label, False), (embedding, train.label, True)):
+        for x, y, left_out in ((queries, group, False), (embedding, train.group, True)):
             for scores in (
                 train.knn(x, y, 2, leave_one_out=left_out),
                 train.local_density(x, y, leave_one_out=left_out),
@@ -195,7 +195,7 @@ def test_degenerate_training_clips_give_finite_scores(distance, kind) -> None:
                 assert np.isfinite(scores).all()
                 assert (scores >= 0).all()
     if kind == "single":
-        assert train.knn(embedding, train.label, 2, leave_one_out=True).tolist() == [0]
+        assert train.knn(embedding, train.group, 2, leave_one_out=True).tolist() == [0]
 
 
 def test_without_training_clips_there_is_nothing_to_compare_with() -> None:

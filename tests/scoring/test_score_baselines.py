@@ -14,15 +14,15 @@ def test_level_is_the_score_and_silence_has_one() -> None:
 
 
 def test_knn_of_mean_log_mel() -> None:
-    train, label = np.array([[0.0, 0], [10, 0], [0, 1]]), np.array([0, 0, 1])
-    test, test_label = np.array([[3.0, 4], [3, 4], [0, 0]]), np.array([0, 1, -1])
-    np.testing.assert_allclose(scoring.knn_log_mel(train, label, test, test_label), [5, math.sqrt(18), 0], atol=1e-6)
+    train, group = np.array([[0.0, 0], [10, 0], [0, 1]]), np.array([0, 0, 1])
+    test, test_group = np.array([[3.0, 4], [3, 4], [0, 0]]), np.array([0, 1, -1])
+    np.testing.assert_allclose(scoring.knn_log_mel(train, group, test, test_group), [5, math.sqrt(18), 0], atol=1e-6)
     both = (5 + math.hypot(7, 4)) / 2
-    np.testing.assert_allclose(scoring.knn_log_mel(train, label, test, test_label, 2)[0], both, rtol=1e-6)
-    np.testing.assert_allclose(scoring.knn_log_mel(train, label, test, test_label, 99)[0], both, rtol=1e-6)
+    np.testing.assert_allclose(scoring.knn_log_mel(train, group, test, test_group, 2)[0], both, rtol=1e-6)
+    np.testing.assert_allclose(scoring.knn_log_mel(train, group, test, test_group, 99)[0], both, rtol=1e-6)
     names, test_names = np.array(["fan_00", "fan_00", "fan_02"]), np.array(["fan_00", "fan_02", "pump_00"])
     by_name = scoring.knn_log_mel(train, names, test, test_names)
-    np.testing.assert_array_equal(by_name, scoring.knn_log_mel(train, label, test, test_label))
+    np.testing.assert_array_equal(by_name, scoring.knn_log_mel(train, group, test, test_group))
 
 
 def test_knn_of_mean_log_mel_needs_training_clips() -> None:

@@ -15,17 +15,17 @@ from asd_ray.bench.scoring_sizes import benchmark
 from asd_ray.config import EvaluationConfig
 from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.scoring import Embedded, Scorer
-from asd_ray.scoring.gaussian import ClassMixtures, SharedGaussian
+from asd_ray.scoring.gaussian import GroupMixtures, SharedGaussian
 from asd_ray.scoring.neighbours import References
 from asd_ray.scoring.scorer import classification, standardise
 
 
-def embedded(rng, labels, classes=4, dim=5, domains=False) -> Embedded:
-    n = len(labels)
+def embedded(rng, groups, classes=4, dim=5, domains=False) -> Embedded:
+    n = len(groups)
     return Embedded(
         rng.normal(size=(n, dim)).astype(np.float32),
         (3 * rng.normal(size=(n, classes))).astype(np.float32),
-        np.asarray(labels, dtype=np.int64),
+        np.asarray(groups, dtype=np.int64),
         rng.integers(1, 3, size=n) if domains else np.zeros(0, dtype=np.int64),
         rng.normal(size=n).astype(np.float32),
     )
@@ -33,16 +33,16 @@ def embedded(rng, labels, classes=4, dim=5, domains=False) -> Embedded:
 
 def slow_classification(clips: Embedded) -> list[float]:
     scores = []
-    for logits, label in zip(clips.logits.astype(float), clips.label, strict=True):
+    for logits, group in zip(clips.group_logits.astype(float), clips.group, strict=True):
         p = [math.exp(value) / sum(math.exp(other) for other in logits) for value in logits]
-        scores.append(-math.log(p[label] if label >= 0 else max(p)))
+        scores.append(-math.log(p[group] if group >= 0 else max(p)))
     return scores
 
 
-def slow_standardised(value, label, train_scores, train_label) -> float:
-    counts = {c: sum(c == other for other in train_label) for c in set(train_label)}
-    own = [s for s, c in zip(train_scores, train_label, strict=True) if c == label]
-    company = [s for s, c in zip(train_scores, train_label, strict=True) if counts[c] >= 2] or list(train_scores)
+def slow_standardised(value, group, train_scores, train_group) -> float:
+    counts = {c: sum(c == other for other in train_group) for c in set(train_group)}
+    own = [s for s, c in zip(train_scores, train_group, strict=True) if c == group]
+    company = [s for s, c in zip(train_scores, train_group, strict=True) if counts[c] >= 2] or list(train_scores)
     for reference in (own, company):
         mean = sum(reference) / max(len(reference), 1)
         deviation = math.sqrt(sum((s - mean) ** 2 for s in reference) / max(len(reference), 1))
@@ -53,10 +53,10 @@ def slow_standardised(value, label, train_scores, train_label) -> float:
 
 @settings(deadline=None, max_examples=10)
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(-1, 3), min_size=1, max_size=8))
-def test_scores_are_those_of_their_modules_and_the_slow_references(seed, labels):
+def test_scores_are_those_of_their_modules_and_the_slow_references(seed, groups):
     rng = np.random.default_rng(seed)
     train = embedded(rng, [0] * 12 + [1] * 25 + [2] * 2 + [3] * rng.integers(0, 2), domains=True)
-    test = embedded(rng, labels)
+    test = embedded(rng, groups)
     config = EvaluationConfig(
         neighbours=2, distance="euclidean", density_neighbours=3, gmm_dims=3, ensemble=("classification", "knn", "gmm")
     )
@@ -67,48 +67,48 @@ def test_scores_are_those_of_their_modules_and_the_slow_references(seed, labels)
     np.testing.assert_array_equal(own["own"], train.own)
     np.testing.assert_allclose(scores["classification"], slow_classification(test), rtol=1e-9)
     np.testing.assert_allclose(own["classification"], slow_classification(train), rtol=1e-9)
-    references = References(train.embedding, train.label, train.domain, "euclidean", 3)
-    knn = references.knn(test.embedding, test.label, 2, per_domain=True)
+    references = References(train.embedding, train.group, train.domain, "euclidean", 3)
+    knn = references.knn(test.embedding, test.group, 2, per_domain=True)
     np.testing.assert_array_equal(scores["knn"], knn)
-    np.testing.assert_array_equal(scores["local_density"], references.local_density(test.embedding, test.label))
-    shared = SharedGaussian.fit(train.embedding, train.label)
-    np.testing.assert_array_equal(scores["mahalanobis"], shared.mahalanobis(test.embedding, test.label))
-    mixtures = ClassMixtures(train.embedding, train.label, 2, 3)
-    np.testing.assert_array_equal(scores["gmm"], mixtures.score(test.embedding, test.label))
+    np.testing.assert_array_equal(scores["local_density"], references.local_density(test.embedding, test.group))
+    shared = SharedGaussian.fit(train.embedding, train.group)
+    np.testing.assert_array_equal(scores["mahalanobis"], shared.mahalanobis(test.embedding, test.group))
+    mixtures = GroupMixtures(train.embedding, train.group, 2, 3)
+    np.testing.assert_array_equal(scores["gmm"], mixtures.score(test.embedding, test.group))
     expected = [
         sum(
-            slow_standardised(scores[kind][i], label, own[kind], train.label)
+            slow_standardised(scores[kind][i], group, own[kind], train.group)
             for kind in ("classification", "knn", "gmm")
         )
         / 3
-        for i, label in enumerate(test.label)
+        for i, group in enumerate(test.group)
     ]
     np.testing.assert_allclose(scores["ensemble"], expected, rtol=1e-9, atol=1e-9)
 
 
 def test_finer_classes_change_mahalanobis_alone() -> None:
-    """Logits are a group's already; all other scores see the group's clips, however they were learned."""
+    """Logits are a group's already; all other scores see the group's clips, however fine the classes are."""
     rng = np.random.default_rng(11)
-    label = np.array([0] * 20 + [1] * 25 + [2] * 3)
-    train, test = embedded(rng, label, classes=3, domains=True), embedded(rng, [-1, 0, 1, 2] * 3, classes=3)
-    learned = np.array([0, 1] * 10 + [2, 3, 4, 5, 6] * 5 + [7] * 3)
+    group = np.array([0] * 20 + [1] * 25 + [2] * 3)
+    train, test = embedded(rng, group, classes=3, domains=True), embedded(rng, [-1, 0, 1, 2] * 3, classes=3)
+    label = np.array([0, 1] * 10 + [2, 3, 4, 5, 6] * 5 + [7] * 3)
     config = EvaluationConfig(ensemble=("classification", "knn", "gmm", "local_density"))
     for dims in (2, 128):
         coarse, fine, same = (
-            Scorer(replace(train, learned=classes), config.model_copy(update={"gmm_dims": dims}))
-            for classes in (label, learned, np.array([5, 3, 1])[label])
+            Scorer(replace(train, label=classes), config.model_copy(update={"gmm_dims": dims}))
+            for classes in (group, label, np.array([5, 3, 1])[group])
         )
         for found, finer, renamed in (
-            (coarse.score(test), fine.score(test), same.score(replace(test, learned=test.label + 7))),
+            (coarse.score(test), fine.score(test), same.score(replace(test, label=test.group + 7))),
             (coarse.score_train(), fine.score_train(), same.score_train()),
         ):
             differing = {kind for kind in scoring.KINDS if not np.array_equal(found[kind], finer[kind])}
             assert differing == {"mahalanobis"}
             for kind in scoring.KINDS:
                 np.testing.assert_allclose(found[kind], renamed[kind], rtol=1e-9)
-    gaussian = SharedGaussian.fit(train.embedding, label, learned)
-    np.testing.assert_array_equal(fine.score(test)["mahalanobis"], gaussian.mahalanobis(test.embedding, test.label))
-    left_out = gaussian.mahalanobis_leave_one_out(train.embedding, label, learned)
+    gaussian = SharedGaussian.fit(train.embedding, group, label)
+    np.testing.assert_array_equal(fine.score(test)["mahalanobis"], gaussian.mahalanobis(test.embedding, test.group))
+    left_out = gaussian.mahalanobis_leave_one_out(train.embedding, group, label)
     np.testing.assert_array_equal(fine.score_train()["mahalanobis"], left_out)
 
 
@@ -163,9 +163,9 @@ def test_confident_logits_stay_finite() -> None:
 
 
 def test_without_any_spread_scores_stay_as_they_are() -> None:
-    label = np.zeros(3, dtype=np.int64)
-    np.testing.assert_array_equal(standardise(np.array([1.0, 4]), label[:2], np.full(3, 2.0), label), [1, 4])
-    np.testing.assert_array_equal(standardise(np.array([1.0, 4]), label[:2], np.array([7.0]), label[:1]), [1, 4])
+    group = np.zeros(3, dtype=np.int64)
+    np.testing.assert_array_equal(standardise(np.array([1.0, 4]), group[:2], np.full(3, 2.0), group), [1, 4])
+    np.testing.assert_array_equal(standardise(np.array([1.0, 4]), group[:2], np.array([7.0]), group[:1]), [1, 4])
 
 
 def test_copies_of_one_clip_do_not_blow_up_the_ensemble() -> None:
@@ -181,12 +181,12 @@ def test_copies_of_one_clip_do_not_blow_up_the_ensemble() -> None:
 def test_the_ensemble_separates_what_its_members_separate() -> None:
     rng = np.random.default_rng(4)
     centre = np.eye(2, 4, dtype=np.float32)
-    labels = np.arange(40) % 2
+    groups = np.arange(40) % 2
 
     def clips(noise, margin):
-        embedding = centre[labels] + noise * rng.normal(size=(40, 4))
-        logits = margin * np.eye(2)[labels] + rng.normal(size=(40, 2))
-        return Embedded(embedding.astype(np.float32), logits.astype(np.float32), labels)
+        embedding = centre[groups] + noise * rng.normal(size=(40, 4))
+        logits = margin * np.eye(2)[groups] + rng.normal(size=(40, 2))
+        return Embedded(embedding.astype(np.float32), logits.astype(np.float32), groups)
 
     train, normal, anomalous = clips(0.05, 8), clips(0.05, 8), clips(1.0, 0)
     scorer = Scorer(train, EvaluationConfig())
@@ -202,13 +202,13 @@ def test_every_score_of_every_kind_of_clip_is_a_number(dim, distance) -> None:
     train = embedded(rng, [0, 1, 1, *[2] * 30], dim=dim, domains=True)
     train.embedding[5:15] = train.embedding[4]  # copies
     test = embedded(rng, [-1, 0, 1, 2, 3], dim=dim)
-    constant = Embedded(np.ones_like(train.embedding), np.zeros_like(train.logits), train.label)
-    one = Embedded(train.embedding[:1], train.logits[:1], train.label[:1])
+    constant = Embedded(np.ones_like(train.embedding), np.zeros_like(train.group_logits), train.group)
+    one = Embedded(train.embedding[:1], train.group_logits[:1], train.group[:1])
     for known in (train, constant, one):
         scorer = Scorer(known, EvaluationConfig(distance=distance, neighbours=2))
         for clips in (test, known):
             for kind, scores in scorer.score(clips).items():
-                assert scores.shape == clips.label.shape
+                assert scores.shape == clips.group.shape
                 assert scores.dtype == np.float64
                 assert np.isfinite(scores).all(), kind
         for kind, scores in scorer.score_train().items():
@@ -222,7 +222,7 @@ def test_scores_do_not_depend_on_the_order_or_the_company_of_test_clips() -> Non
     together = scorer.score(test)
     for i in (0, 7, 19):
         alone = Embedded(
-            test.embedding[i : i + 1], test.logits[i : i + 1], test.label[i : i + 1], own=test.own[i : i + 1]
+            test.embedding[i : i + 1], test.group_logits[i : i + 1], test.group[i : i + 1], own=test.own[i : i + 1]
         )
         for kind, scores in scorer.score(alone).items():
             assert scores[0] == pytest.approx(together[kind][i], rel=1e-9), kind
@@ -239,7 +239,7 @@ def test_errors_say_what_is_wrong() -> None:
     good = embedded(rng, [0, 1])
     with pytest.raises(AsdRayError, match="no training clips"):
         Scorer(embedded(rng, []), EvaluationConfig())
-    with pytest.raises(AsdRayError, match="label -1"):
+    with pytest.raises(AsdRayError, match="group -1"):
         Scorer(embedded(rng, [0, -1]), EvaluationConfig())
     with pytest.raises(ConfigError, match=r"expected one of own, .*, ensemble; found 'mean'"):
         scoring.score_all(good, good, EvaluationConfig(), ["mean"])  # type: ignore[list-item]

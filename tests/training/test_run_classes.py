@@ -85,7 +85,7 @@ def test_the_attributes_of_test_clips_change_nothing(name: str, tmp_path: Path) 
     assert len(kinds) == len(scoring.KINDS) - (name == "sia_moco")
     detector = load_detector(folder)
     assert list(detector.thresholds) == detector.info.groups == ["fan/00", "fan/01"]
-    learned = dict(zip(detector.info.classes, np.bincount(detector.train.learned), strict=True))
+    learned = dict(zip(detector.info.classes, np.bincount(detector.train.label), strict=True))
     assert learned == {"fan/00": 6, "fan/00/a": 8, "fan/00/b": 8, "fan/01": 8}
     names = np.random.default_rng(1).permutation([clip.attributes for clip in clips if clip.split == "test"]).tolist()
     permuted = [replace(clip, attributes=names.pop()) if clip.split == "test" else clip for clip in clips]
