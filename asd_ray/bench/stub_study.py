@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from asd_ray import metrics
+from asd_ray import metrics, parquet
 from asd_ray.config import StudyConfig
 from asd_ray.config.study_file import parse_study
 from asd_ray.data.clips import stable_hash
@@ -134,7 +134,7 @@ class Stub:
             record.reason = "pretrain: loss is nan in epoch 1"
         else:
             folder = self.folder.trial(number, repeat)
-            tables.write_table(folder / "scores.parquet", self.detectors.scored[chosen])
+            parquet.write_table(folder / "scores.parquet", self.detectors.scored[chosen])
             self.folder.write_history(number, repeat, rows)
             record.status, record.objective = "complete", self.detectors.objectives[chosen]
             record.results, record.score = self.detectors.results[chosen], "knn"
@@ -163,9 +163,9 @@ def open_folder(path: Path, trials: int) -> tuple[StudyConfig, StudyFolder, Dete
     folder.write_environment("", {}, synthetic=True)
     scores = detectors.scored[0].drop(columns=[*KINDS, "score", "decision"])
     scores = scores.assign(level=detectors.scored[0]["knn"], knn_log_mel=detectors.scored[3]["knn"])
-    tables.write_table(folder.path / "baseline_scores.parquet", scores)
+    parquet.write_table(folder.path / "baseline_scores.parquet", scores)
     rows = [pd.DataFrame(detectors.results[n]).assign(baseline=name) for n, name in ((0, "level"), (3, "knn_log_mel"))]
-    tables.write_table(folder.path / "baselines.parquet", pd.concat(rows)[list(tables.BASELINE_COLUMNS)])
+    parquet.write_table(folder.path / "baselines.parquet", pd.concat(rows)[list(tables.BASELINE_COLUMNS)])
     return study, folder, detectors
 
 

@@ -19,7 +19,7 @@ from asd_ray.cli.cluster import jobs_status, submit
 from asd_ray.cli.data import data_app
 from asd_ray.cli.detector import evaluate, score
 from asd_ray.cli.features import features_app
-from asd_ray.cli.options import AsJson
+from asd_ray.cli.options import AsJson, parse_overrides
 from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.files import shown
 from asd_ray.memory import collect_rarely
@@ -128,7 +128,7 @@ def validate(
     from asd_ray.methods.registry import check
     from asd_ray.study.cost import cost
 
-    study = load_study(file, overrides or [])
+    study = load_study(file, parse_overrides(overrides))
     check(study)
     takes = cost(study, like, rate, clips, concurrency)
     if as_json:
@@ -152,7 +152,7 @@ def run_command(
     """Run a study, or go on with one that was interrupted."""
     from asd_ray.config.study_file import load_study
 
-    _run(load_study(file, overrides or []), out, address, as_json)
+    _run(load_study(file, parse_overrides(overrides)), out, address, as_json)
 
 
 @app.command()
@@ -169,7 +169,7 @@ def train(
     """Train a study file's own values without a search, over several seeds: how a published result is reproduced."""
     from asd_ray.config.study_file import load_study, without_search
 
-    _run(without_search(load_study(file, overrides or []), seeds), out, address, as_json)
+    _run(without_search(load_study(file, parse_overrides(overrides)), seeds), out, address, as_json)
 
 
 @study_app.command()
@@ -227,9 +227,9 @@ def compare_command(
 
 
 def _run(study: Any, out: Path | None, address: str | None, as_json: bool) -> None:
-    from asd_ray.report import terminal_table
+    from asd_ray.report.summary import terminal_table
+    from asd_ray.report.text import format_seconds
     from asd_ray.run_study import run_study
-    from asd_ray.study.progress import format_seconds
 
     started = time.monotonic()
     outcome = run_study(study, out or Path("runs") / study.name, address, stdout=not as_json)

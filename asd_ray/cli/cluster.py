@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from tabulate import tabulate
 
-from asd_ray.cli.options import AsJson
+from asd_ray.cli.options import AsJson, parse_overrides
 from asd_ray.errors import AsdRayError, ConfigError
 
 LINES = 10  # of a job's log, in its status
@@ -65,7 +65,7 @@ def submit(
     from asd_ray.config.study_file import load_study
     from asd_ray.methods.registry import check
 
-    study = load_study(file, overrides or [])
+    study = load_study(file, parse_overrides(overrides))
     check(study)
     variables = sending.environment(env or [])
     client = jobs.connect(address)

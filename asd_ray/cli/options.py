@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from asd_ray.errors import ConfigError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
 Machines = Annotated[
@@ -37,3 +39,23 @@ class ProgressBar:
 
     def __exit__(self, *exception: object) -> None:
         self.bar.stop()
+
+
+def parse_overrides(overrides: Sequence[str] | None) -> dict[str, Any]:
+    """Parse ``--set KEY=VALUE`` options: dotted keys to values, which are read as YAML.
+
+    Raises:
+        ConfigError: an option without ``=``, or a value that is not YAML.
+    """
+    import yaml
+
+    parsed: dict[str, Any] = {}
+    for override in overrides or ():
+        key, separator, value = override.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {override}: expected KEY=VALUE, for example --set search.num_trials=20.")
+        try:
+            parsed[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {override}: {value!r} is not a YAML value; put it in quotes.") from None
+    return parsed

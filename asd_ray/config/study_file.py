@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 from urllib.parse import parse_qsl
 
@@ -28,13 +30,36 @@ NOT_SEARCHABLE = {
 METHODS = {config.model_fields["name"].default: config for config in get_args(MethodConfig)}
 
 
-def load_study(path: str | Path, overrides: Iterable[str] = ()) -> StudyConfig:
-    """The validated study of a YAML file, with ``KEY=VALUE`` overrides applied.
+def load_study(
+    source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] = MappingProxyType({})
+) -> StudyConfig:
+    """Load a study from a YAML file or a mapping, and validate it.
+
+    Args:
+        source: path of a study file, or its content as nested mappings.
+        overrides: dotted keys and the values that replace the study's own: ``{"search.num_trials": 20}``.
+
+    Returns:
+        The study with every default filled in.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or does not validate.
+        ConfigError: the file is missing or is not YAML; a key is unknown; a value breaks a rule.
+
+    Example:
+        >>> study = load_study({"name": "mine", "search": {"num_trials": 8}}, {"search.num_trials": 2})
+        >>> study.search.num_trials
+        2
     """
-    path = Path(path)
+    if isinstance(source, Mapping):
+        document, name = copy.deepcopy(dict(source)), "the study"
+    else:
+        document, name = _read_yaml(Path(source)), str(source)
+    for key, value in overrides.items():
+        set_key(document, key, value)
+    return parse_study(document, name)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -45,30 +70,7 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> StudyConfig:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: a study file is a mapping of keys (name, data, method, …), found {document!r:.80}.")
-    _override(document, overrides)
-    return parse_study(document, str(path))
-
-
-def _override(document: dict[str, Any], overrides: Iterable[str]) -> None:
-    for override in overrides:
-        key, separator, value = override.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"--set {override}: expected KEY=VALUE, for example --set search.num_trials=20.")
-        try:
-            set_key(document, key.strip(), yaml.safe_load(value))
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {override}: {value!r} is not a YAML value; put it in quotes.") from None
-
-
-def settings(overrides: Iterable[str]) -> StudyConfig:
-    """The defaults of all settings with overrides applied, for commands that run no study.
-
-    Raises:
-        ConfigError: an override does not validate.
-    """
-    document: dict[str, Any] = {"name": "settings"}
-    _override(document, overrides)
-    return parse_study(document, "--set")
+    return document
 
 
 def parse_study(document: Mapping[str, Any], source: str) -> StudyConfig:

@@ -14,6 +14,7 @@ import yaml
 
 from asd_ray import metrics
 from asd_ray.errors import AsdRayError
+from asd_ray.parquet import read_table
 from asd_ray.report.evidence import Evidence, gather
 from asd_ray.report.tables import (
     BASELINE_COLUMNS,
@@ -21,7 +22,6 @@ from asd_ray.report.tables import (
     TRIAL_COLUMNS,
     best_trial,
     machine_table,
-    read_table,
     searched_keys,
     trial_table,
 )

@@ -13,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from asd_ray.errors import AsdRayError
-from asd_ray.report.tables import BASELINES, read_table
+from asd_ray.parquet import read_table
+from asd_ray.report.tables import BASELINES
 from asd_ray.study.folder import StudyFolder
 
 IDENTITY = ("path", "machine", "id", "domain", "label", "split")

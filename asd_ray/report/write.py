@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from asd_ray import report
+from asd_ray import parquet, report
 from asd_ray.challenge.submission import write_submission
 from asd_ray.config import StudyConfig
 from asd_ray.files import write_folder_atomically
@@ -47,17 +47,17 @@ def write_results(folder: StudyFolder, study: StudyConfig) -> StudyOutcome:
     results = pd.DataFrame(
         [{"trial": record.trial, "seed": record.seed, **row} for record in everything for row in record.results]
     )
-    tables.write_table(folder.path / "trials.parquet", trials)
-    tables.write_table(folder.path / "results.parquet", results)
+    parquet.write_table(folder.path / "trials.parquet", trials)
+    parquet.write_table(folder.path / "results.parquet", results)
     histories = {record.trial: folder.trial(record.trial) / "history.parquet" for record in records}
-    tables.write_table(folder.path / "history.parquet", tables.read_tables(histories, "trial"))
+    parquet.write_table(folder.path / "history.parquet", parquet.read_tables(histories, "trial"))
     best = tables.best_trial(trials)
     if best is not None:
         source = folder.trial(best)
         for name in ("detector", "encoder"):
             if (source / name).is_dir():
                 write_folder_atomically(folder.path / name, partial(shutil.copytree, source / name, dirs_exist_ok=True))
-        scores = tables.read_table(source / "scores.parquet")
+        scores = parquet.read_table(source / "scores.parquet")
         write_submission(folder.path / "submission", scores, study.data.layout)
     found = Findings.read(folder.path)
     report.write_summary(folder.path, found)

@@ -26,7 +26,7 @@ from asd_ray.config import Scalar, StudyConfig
 from asd_ray.config.study_file import load_study, to_yaml
 from asd_ray.errors import ConfigError
 from asd_ray.files import write_text
-from asd_ray.report.tables import read_table, write_table
+from asd_ray.parquet import read_table, write_table
 
 # Keys that may change between two runs of the same study: they decide how much and where, not what is measured.
 FREE_KEYS = ("search.num_trials", "search.seeds", "search.repeat_best", "resources")

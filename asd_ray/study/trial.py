@@ -21,7 +21,7 @@ from asd_ray.features.read import Features
 from asd_ray.features.store import Manifest
 from asd_ray.memory import collect_rarely, give_back_memory
 from asd_ray.metrics.selection import Evaluation
-from asd_ray.report.tables import write_table
+from asd_ray.parquet import write_table
 from asd_ray.study.claims import Turn
 from asd_ray.study.feature_sets import FeatureSets
 from asd_ray.study.folder import StudyFolder, TrialRecord

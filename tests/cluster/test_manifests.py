@@ -23,6 +23,7 @@ from ray.scripts.scripts import cli as ray_cli
 
 from asd_ray import __version__
 from asd_ray.cli.app import app
+from asd_ray.cli.options import parse_overrides
 from asd_ray.config.study_file import load_study
 
 REPO = Path(__file__).resolve().parents[2]
@@ -103,7 +104,7 @@ def check_study(arguments: list[str], workdir: str | None = None) -> None:
     params = parse(typer.main.get_command(app), arguments)
     if (file := params.get("file")) is not None:
         path = Path(str(file).replace(workdir, str(REPO)) if workdir else REPO / file)
-        load_study(path, params["overrides"] or [])
+        load_study(path, parse_overrides(params["overrides"]))
 
 
 def dockerfile() -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from asd_ray import report
+from asd_ray import parquet, report
 from asd_ray.bench.stub_study import write_study
 from asd_ray.errors import AsdRayError
 from asd_ray.report import sentences as notes
@@ -32,7 +32,7 @@ def page(folder) -> Page:
 
 def change(folder: Path, table: str, **columns) -> None:
     path = folder / f"{table}.parquet"
-    tables.write_table(path, tables.read_table(path).assign(**columns))
+    parquet.write_table(path, parquet.read_table(path).assign(**columns))
 
 
 def test_the_page_is_one_whole_file_that_loads_nothing(page):
@@ -77,7 +77,7 @@ def test_the_page_shows_the_numbers_of_the_tables(folder, page):
 
 
 def test_trials_are_in_order_and_unfinished_ones_apart(folder, page):
-    trials = tables.read_table(folder / "trials.parquet")
+    trials = parquet.read_table(folder / "trials.parquet")
     ranked, unranked = page.table("rank", "trial"), page.table("trial", "reason")
     complete = trials[trials["status"] == "complete"].sort_values("objective", ascending=False)
     assert [re.match(r"\d+", row[1].strip()).group() for row in ranked] == [str(trial) for trial in complete["trial"]]
@@ -87,7 +87,7 @@ def test_trials_are_in_order_and_unfinished_ones_apart(folder, page):
 
 
 def test_the_page_says_what_chose_and_what_is_reported(folder, page):
-    best = tables.best_trial(tables.read_table(folder / "trials.parquet"))
+    best = tables.best_trial(parquet.read_table(folder / "trials.parquet"))
     assert f"Trial {best} was chosen by the mean of AUC and pAUC on the select split" in page.words
     assert "What is reported is the holdout split, which had no part in the choice" in page.words
     assert "Synthetic data" not in page.words
@@ -137,12 +137,12 @@ def test_what_early_stopping_saved(tmp_path):
 def test_warnings_before_anyone_quotes_a_number(tmp_path):
     folder = make_study(tmp_path / "study", layout="synthetic", clips=8)
     change(folder, "baselines", auc=0.99)
-    results = tables.read_table(folder / "results.parquet")
+    results = parquet.read_table(folder / "results.parquet")
     holdout = results["split"] == "holdout"
     results.loc[holdout & (results["id"] == "02") & (results["machine"] == "fan"), ["n_normal", "n_anomaly"]] = 0
     results.loc[holdout & (results["id"] == "02") & (results["machine"] != "pump"), ["auc", "pauc"]] = np.nan
     results.loc[holdout & (results["trial"] == 0) & results["auc"].notna(), "auc"] = 0.98
-    tables.write_table(folder / "results.parquet", results)
+    parquet.write_table(folder / "results.parquet", results)
     synthetic, undefined, baseline, default = notes.warnings(Findings.read(folder))
     assert synthetic == "Synthetic data: these numbers say nothing about real machines."
     assert "holdout split 4 of 6 IDs have a defined AUC" in undefined
@@ -157,13 +157,13 @@ def test_warnings_before_anyone_quotes_a_number(tmp_path):
 def test_intervals_of_single_clips_are_too_narrow(tmp_path):
     folder = make_study(tmp_path / "study")
     assert not any("too narrow" in warning for warning in notes.warnings(Findings.read(folder)))
-    results = tables.read_table(folder / "results.parquet")
+    results = parquet.read_table(folder / "results.parquet")
     holdout, second = results["split"] == "holdout", results["id"] == "02"
     results.loc[holdout & second & (results["machine"] == "fan"), "n_normal"] = 1
     results.loc[holdout & second & (results["machine"] == "pump"), "n_anomaly"] = 1
     results.loc[holdout & second & (results["machine"] == "valve"), ["n_normal", "auc", "pauc"]] = [1, np.nan, np.nan]
     results.loc[~holdout, "n_normal"] = 1  # no intervals there
-    tables.write_table(folder / "results.parquet", results)
+    parquet.write_table(folder / "results.parquet", results)
     [warning] = [warning for warning in notes.warnings(Findings.read(folder)) if "too narrow" in warning]
     assert "holdout split 2 of 5 IDs with a defined AUC have a single normal or a single anomalous clip" in warning
 
@@ -171,11 +171,11 @@ def test_intervals_of_single_clips_are_too_narrow(tmp_path):
 def test_splits_of_different_ids_are_no_gap(tmp_path):
     folder = make_study(tmp_path / "study")
     for name in ("results", "baselines"):
-        rows = tables.read_table(folder / f"{name}.parquet")
+        rows = parquet.read_table(folder / f"{name}.parquet")
         absent = (rows["split"] == "holdout") == (rows["id"] == "00")  # 00 selects, 02 is held out
         rows.loc[absent, ["n_normal", "n_anomaly"]] = 0
         rows.loc[absent, ["auc", "pauc"]] = np.nan
-        tables.write_table(folder / f"{name}.parquet", rows)
+        parquet.write_table(folder / f"{name}.parquet", rows)
     findings = Findings.read(folder)
     assert "it holds other IDs than the select split" in notes.choice(findings)
     assert not any("defined AUC" in warning for warning in notes.warnings(findings))
@@ -184,9 +184,9 @@ def test_splits_of_different_ids_are_no_gap(tmp_path):
 
 def test_an_id_without_holdout_clips_keeps_its_row_with_dashes(tmp_path):
     folder = make_study(tmp_path / "study")
-    results = tables.read_table(folder / "results.parquet")
+    results = parquet.read_table(folder / "results.parquet")
     gone = (results["split"] == "holdout") & (results["id"] == "02") & (results["machine"] == "valve")
-    tables.write_table(
+    parquet.write_table(
         folder / "results.parquet",
         results.assign(
             **{column: results[column].where(~gone, 0) for column in ("n_normal", "n_anomaly")},
@@ -203,11 +203,11 @@ def test_an_id_without_holdout_clips_keeps_its_row_with_dashes(tmp_path):
 
 def test_a_study_in_which_nothing_completed(tmp_path):
     folder = make_study(tmp_path / "study")
-    trials = tables.read_table(folder / "trials.parquet")
-    tables.write_table(
+    trials = parquet.read_table(folder / "trials.parquet")
+    parquet.write_table(
         folder / "trials.parquet", trials.assign(status="failed", objective=None, reason="out of memory")
     )
-    tables.write_table(folder / "results.parquet", pd.DataFrame())
+    parquet.write_table(folder / "results.parquet", pd.DataFrame())
     for name in ("baselines.parquet", "history.parquet", "env.json"):
         (folder / name).unlink()
     page = Page(report.write_report(folder).read_text(encoding="utf-8"))
@@ -215,7 +215,7 @@ def test_a_study_in_which_nothing_completed(tmp_path):
     assert page.words.count("out of memory") == 8
     assert "out of memory" in report.write_summary(folder).read_text(encoding="utf-8")
     assert "No trial completed" in report.terminal_table(folder)
-    tables.write_table(folder / "trials.parquet", pd.DataFrame())
+    parquet.write_table(folder / "trials.parquet", pd.DataFrame())
     assert "No trial completed" in report.write_summary(folder).read_text(encoding="utf-8")
     assert "No trial completed" in Page(report.write_report(folder).read_text(encoding="utf-8")).words
 
@@ -224,11 +224,11 @@ def test_odd_names_stay_text(tmp_path):
     folder = make_study(tmp_path / "study")
     odd = "<b>$x_1$ & co"
     for name in ("results", "baselines"):
-        machine = tables.read_table(folder / f"{name}.parquet")["machine"].replace("fan", odd)
+        machine = parquet.read_table(folder / f"{name}.parquet")["machine"].replace("fan", odd)
         change(folder, name, machine=machine)
-    trials = tables.read_table(folder / "trials.parquet")
+    trials = parquet.read_table(folder / "trials.parquet")
     flags = trials.rename(columns={"method.pretrain.projection": "method.finetune.alpha"})
-    tables.write_table(folder / "trials.parquet", flags.assign(**{"method.finetune.alpha": [True, None] * 4}))
+    parquet.write_table(folder / "trials.parquet", flags.assign(**{"method.finetune.alpha": [True, None] * 4}))
     page = Page(report.write_report(folder).read_text(encoding="utf-8"))
     assert page.table("machine", "ID")[0][0] == odd
     assert odd in page.words.replace("&amp;", "&")
@@ -287,12 +287,12 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_every_study_has_a_report_and_none_says_nan(tmp_path, change):
     folder = make_study(tmp_path / "study", trials=16, clips=6)
-    trials = change(tables.read_table(folder / "trials.parquet")).assign(reason="gone")
-    tables.write_table(folder / "trials.parquet", trials)
+    trials = change(parquet.read_table(folder / "trials.parquet")).assign(reason="gone")
+    parquet.write_table(folder / "trials.parquet", trials)
     for name in ("results", "history"):
-        frame = tables.read_table(folder / f"{name}.parquet")
+        frame = parquet.read_table(folder / f"{name}.parquet")
         complete = trials.loc[trials["status"] == "complete", "trial"]
-        tables.write_table(folder / f"{name}.parquet", frame[frame["trial"].isin(complete)])
+        parquet.write_table(folder / f"{name}.parquet", frame[frame["trial"].isin(complete)])
     summary, html = report.write_summary(folder), report.write_report(folder)
     latex = (folder / "tables" / "results.tex").read_text(encoding="utf-8")
     shown = [summary.read_text(encoding="utf-8"), Page(html.read_text(encoding="utf-8")).words, latex]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from asd_ray import metrics, report
+from asd_ray import metrics, parquet, report
 from asd_ray.config import FeatureConfig
 from asd_ray.data.clips import Clip
 from asd_ray.data.side_files import Fault
@@ -250,8 +250,8 @@ def test_auc_by_fault_takes_all_normal_clips_against_one_kind() -> None:
 
 def test_a_page_with_faults_pictures_seeds_and_importance(tmp_path: Path) -> None:
     folder = make_study(tmp_path / "study", trials=14, seeds=2, clips=8, layout="synthetic")
-    best = tables.best_trial(tables.read_table(folder / "trials.parquet"))
-    scored = tables.read_table(folder / "trials" / f"{best:05d}" / "scores.parquet")
+    best = tables.best_trial(parquet.read_table(folder / "trials.parquet"))
+    scored = parquet.read_table(folder / "trials" / f"{best:05d}" / "scores.parquet")
     make_store(folder / "features", scored["path"].tolist())
     anomalous = scored[(scored["label"] == "anomaly")]
     (folder / "data").mkdir()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asd_ray import report
+from asd_ray import parquet, report
 from asd_ray.report import tables
 from asd_ray.report.figures import pareto
 from asd_ray.report.findings import Findings
@@ -20,7 +20,7 @@ ALPHA, TEMPERATURE = "method.pretrain.alpha", "method.pretrain.temperature"
 def study_with(folder: Path, *kinds: str) -> Findings:
     """A made study with these objectives after AUC and pAUC's mean; alpha and temperature exclude each other."""
     make_study(folder, trials=12)
-    trials = tables.read_table(folder / "trials.parquet")
+    trials = parquet.read_table(folder / "trials.parquet")
     done, rng = trials["status"] == "complete", np.random.default_rng(3)
     trials["objective_auc_pauc"] = trials["objective"]
     for kind in kinds:
@@ -28,7 +28,7 @@ def study_with(folder: Path, *kinds: str) -> Findings:
         trials[f"objective_{kind}"] = np.where(done, scale * rng.uniform(1, 3, len(trials)), np.nan)
     linear = trials["method.pretrain.projection"] == "linear"
     trials[ALPHA], trials[TEMPERATURE] = trials[ALPHA].where(linear), trials[TEMPERATURE].where(~linear)
-    tables.write_table(folder / "trials.parquet", with_front(trials))
+    parquet.write_table(folder / "trials.parquet", with_front(trials))
     path = folder / "study.yaml"
     text = path.read_text().replace("objective: auc_pauc", f"objective: [auc_pauc, {', '.join(kinds)}]")
     for bounds, choice in (("[0.1, 0.6]", "linear"), ("[0.05, 0.5]", "mlp")):

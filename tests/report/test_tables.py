@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from asd_ray import metrics
+from asd_ray import metrics, parquet
 from asd_ray.errors import AsdRayError
 from asd_ray.report import tables
 
@@ -132,7 +132,7 @@ def test_machine_table_with_domains_uses_harmonic_means():
     table = tables.machine_table(results, baseline_frame().iloc[:0], best=0)
     assert list(table["domain"]) == ["source", "target", "all"] * 2 + ["", ""]
     last = table.iloc[-1]
-    official = metrics.average_2022(results)["holdout"]
+    official = metrics.averages(results).set_index("split").loc["holdout"]
     assert last["best_holdout_auc"] == pytest.approx(official["auc"])
     assert last["best_holdout_pauc"] == pytest.approx(official["pauc"])
     assert last["holdout_n_normal"] == 10
@@ -143,8 +143,8 @@ def test_tables_survive_the_disk(tmp_path):
     frame["mixed"] = [True, 0.5, "auto", None, 3]
     frame["flag"] = [True, None, False, True, True]
     path = tmp_path / "trials.parquet"
-    tables.write_table(path, frame)
-    back = tables.read_table(path, tables.TRIAL_COLUMNS)
+    parquet.write_table(path, frame)
+    back = parquet.read_table(path, tables.TRIAL_COLUMNS)
     pd.testing.assert_frame_equal(back[frame.columns[:4]], frame[frame.columns[:4]], check_dtype=False)
     assert list(back["mixed"][:3]) == ["True", "0.5", "auto"]
     assert back["mixed"].isna().tolist() == [False, False, False, True, False]
@@ -155,26 +155,26 @@ def test_tables_survive_the_disk(tmp_path):
 
 def test_a_failed_write_leaves_the_old_table(tmp_path):
     path = tmp_path / "trials.parquet"
-    tables.write_table(path, trial_frame())
+    parquet.write_table(path, trial_frame())
     before = path.read_bytes()
     with pytest.raises(pa.ArrowException):
-        tables.write_table(path, trial_frame().assign(reason=[object()] * 5))
+        parquet.write_table(path, trial_frame().assign(reason=[object()] * 5))
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_reading_says_what_is_wrong(tmp_path):
     with pytest.raises(AsdRayError, match=r"trials.parquet: there is no such file"):
-        tables.read_table(tmp_path / "trials.parquet")
-    assert list(tables.read_table(tmp_path / "x.parquet", ["a"], missing_ok=True).columns) == ["a"]
+        parquet.read_table(tmp_path / "trials.parquet")
+    assert list(parquet.read_table(tmp_path / "x.parquet", ["a"], missing_ok=True).columns) == ["a"]
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 but no more")
     with pytest.raises(AsdRayError, match=r"bad.parquet: not a readable parquet file"):
-        tables.read_table(tmp_path / "bad.parquet")
-    tables.write_table(tmp_path / "t.parquet", trial_frame().drop(columns="status"))
+        parquet.read_table(tmp_path / "bad.parquet")
+    parquet.write_table(tmp_path / "t.parquet", trial_frame().drop(columns="status"))
     with pytest.raises(AsdRayError, match="missing: status"):
-        tables.read_table(tmp_path / "t.parquet", tables.TRIAL_COLUMNS)
-    tables.write_table(tmp_path / "empty.parquet", pd.DataFrame())
-    assert list(tables.read_table(tmp_path / "empty.parquet", ["a", "b"]).columns) == ["a", "b"]
+        parquet.read_table(tmp_path / "t.parquet", tables.TRIAL_COLUMNS)
+    parquet.write_table(tmp_path / "empty.parquet", pd.DataFrame())
+    assert list(parquet.read_table(tmp_path / "empty.parquet", ["a", "b"]).columns) == ["a", "b"]
 
 
 def test_numbers_as_text():
@@ -207,13 +207,13 @@ def test_files_below_each_other_have_the_key_of_their_file(tmp_path):
         5: pd.DataFrame(),
     }
     for number, frame in frames.items():
-        tables.write_table(tmp_path / f"{number}.parquet", frame)
+        parquet.write_table(tmp_path / f"{number}.parquet", frame)
     paths = {number: tmp_path / f"{number}.parquet" for number in (3, 4, 5, 6)}  # there is no 6
-    together = tables.read_tables(paths, "trial")
+    together = parquet.read_tables(paths, "trial")
     assert together["trial"].tolist() == [3, 3, 4]
     assert together["loss"].tolist() == [1.0, 0.5, 2.0]
     assert together["knn_auc"].isna().tolist() == [True, True, False]
-    assert tables.read_tables({}, "trial").empty
+    assert parquet.read_tables({}, "trial").empty
     (tmp_path / "7.parquet").write_text("no table")
     with pytest.raises(AsdRayError, match=r"7\.parquet: not a readable parquet file"):
-        tables.read_tables({7: tmp_path / "7.parquet"}, "trial")
+        parquet.read_tables({7: tmp_path / "7.parquet"}, "trial")

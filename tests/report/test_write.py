@@ -12,7 +12,7 @@ from asd_ray.config.study_file import parse_study
 from asd_ray.data.clips import Clip
 from asd_ray.features.store import Manifest, Shard, settings_of, write_shard
 from asd_ray.metrics.selection import objective
-from asd_ray.report.tables import write_table
+from asd_ray.parquet import write_table
 from asd_ray.report.write import write_results
 from asd_ray.study.baselines import baseline_results, baseline_scores
 from asd_ray.study.folder import StudyFolder, TrialRecord

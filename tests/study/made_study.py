@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from asd_ray import metrics
+from asd_ray import metrics, parquet
 from asd_ray.report import tables
 from asd_ray.study.folder import StudyFolder, TrialRecord
 
@@ -44,7 +44,7 @@ def write_run(study_dir: Path, record: TrialRecord, scored: pd.DataFrame) -> Non
     folder = StudyFolder(study_dir)
     kinds = {"knn": scored["score"], "gmm": -scored["score"], "decision": 0}
     path = folder.trial(record.trial, record.repeat) / "scores.parquet"
-    tables.write_table(path, scored.assign(**kinds))
+    parquet.write_table(path, scored.assign(**kinds))
     folder.finish_trial(record)
 
 
@@ -104,15 +104,15 @@ def make_study(
         scored = scored_clips(rng, strength, domains, clips)
         scores[name] = scored["score"]
         baselines.append(metrics.per_id(scored).assign(baseline=name))
-    tables.write_table(folder / "baseline_scores.parquet", scores)
+    parquet.write_table(folder / "baseline_scores.parquet", scores)
     (folder / "study.yaml").write_text(STUDY.replace("LAYOUT", layout), encoding="utf-8")
     (folder / "env.json").write_text(
         json.dumps({"python": "3.12.1", "packages": {"torch": "2.11.0"}}), encoding="utf-8"
     )
-    tables.write_table(folder / "trials.parquet", pd.DataFrame(rows))
-    tables.write_table(folder / "results.parquet", pd.concat(results)[list(tables.RESULT_COLUMNS)])
-    tables.write_table(folder / "baselines.parquet", pd.concat(baselines)[list(tables.BASELINE_COLUMNS)])
-    tables.write_table(folder / "history.parquet", pd.DataFrame(history))
+    parquet.write_table(folder / "trials.parquet", pd.DataFrame(rows))
+    parquet.write_table(folder / "results.parquet", pd.concat(results)[list(tables.RESULT_COLUMNS)])
+    parquet.write_table(folder / "baselines.parquet", pd.concat(baselines)[list(tables.BASELINE_COLUMNS)])
+    parquet.write_table(folder / "history.parquet", pd.DataFrame(history))
     return folder
 
 
