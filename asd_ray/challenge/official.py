@@ -22,7 +22,9 @@ from asd_ray.challenge.submission import read_decisions, read_scores
 from asd_ray.data import dcase2022
 from asd_ray.data.clips import Clip
 from asd_ray.errors import AsdRayError
+from asd_ray.metrics.intervals import ROW, estimate, mean_of
 
+_BOUNDS = ["auc_low", "auc_high", "pauc_low", "pauc_high"]
 _DECIDED = ["precision", "recall", "f1"]
 _KEY = ["split", "machine", "id", "domain"]
 
@@ -129,7 +131,7 @@ def _more(items: Sequence[object], what: str) -> str:
 
 
 @dataclass(frozen=True)
-class Official:
+class OfficialMetrics:
     """What scores are worth. Numbers are fractions of 1, NaN where undefined.
 
     Attributes:
@@ -149,7 +151,7 @@ class Official:
     averages: pd.DataFrame
 
 
-def official(labelled: pd.DataFrame, max_fpr: float = 0.1, resamples: int = 1000) -> Official:
+def official_metrics(labelled: pd.DataFrame, max_fpr: float = 0.1, resamples: int = 1000) -> OfficialMetrics:
     """The official metrics of labelled scores, of each part of the data set by the rule that its domains ask for.
 
     Args:
@@ -159,7 +161,7 @@ def official(labelled: pd.DataFrame, max_fpr: float = 0.1, resamples: int = 1000
     """
     clips = labelled.rename(columns={"part": "split"})
     parts = [_of_part(members, max_fpr, resamples) for _, members in clips.groupby("split")]
-    return Official(*(pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True)))
+    return OfficialMetrics(*(pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True)))
 
 
 def _of_part(clips: pd.DataFrame, max_fpr: float, resamples: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -168,9 +170,8 @@ def _of_part(clips: pd.DataFrame, max_fpr: float, resamples: int) -> tuple[pd.Da
     machines = metrics.per_machine(ids).merge(pooled, on=["split", "machine"])
     averages = metrics.averages(ids).assign(**pooled[["pooled_auc", "pooled_pauc"]].mean())
     if resamples:
-        intervals = metrics.bootstrap(clips, max_fpr, resamples=resamples)
-        mean = intervals[intervals["machine"] == "mean"].drop(columns=["machine", "id", "domain"])
-        ids, averages = ids.merge(intervals, on=_KEY, how="left"), averages.merge(mean, on="split", how="left")
+        intervals = estimate([clips], max_fpr, resamples).table[_BOUNDS]
+        ids, averages = ids.join(intervals, on=ROW), averages.assign(**mean_of(intervals))
     if "decision" in clips:
         decided = metrics.decisions_per_id(clips)[[*_KEY, *_DECIDED]]
         ids = ids.merge(decided, on=_KEY)

@@ -1,18 +1,17 @@
-"""AUC and pAUC per ID, the challenge's averages over them, bootstrap intervals, and metrics of decisions.
+"""Metrics: AUC and pAUC per ID, the challenge's averages, precision, recall and F1 of decisions.
 
 A row of results is one split x machine x ID (x domain): ``split, machine, id, domain, n_normal, n_anomaly, auc, pauc``.
-Two rules average rows, told apart by their domains: DCASE 2020 Task 2 (arithmetic; y-kawagu/dcase2020_task2_evaluator)
-and DCASE 2022 Task 2 (harmonic over domain AUCs and section pAUCs; Kota-Dohi/dcase2022_evaluator).
+There are two rules for averages. Rows without domains: DCASE 2020 Task 2 (arithmetic means;
+y-kawagu/dcase2020_task2_evaluator). Rows with domains: DCASE 2022 Task 2 (harmonic mean over domain AUCs and section
+pAUCs; Kota-Dohi/dcase2022_evaluator).
 
-All metrics are fractions of 1. A metric is undefined, NaN, where normal or anomalous clips are missing; averages leave
-undefined values out and say how many there are (``n_ids`` against ``n_defined``).
+All metrics are fractions of 1. A metric is undefined (NaN) if normal or anomalous clips are missing. Averages leave
+undefined values out and count them (``n_ids`` against ``n_defined``).
 """
 
 from __future__ import annotations
 
-from asd_ray.metrics.areas import auc, pauc
-from asd_ray.metrics.averages import average_2020, average_2022, averages, over_seeds, per_machine
-from asd_ray.metrics.bootstrap import bootstrap, paired_difference, resample
+from asd_ray.metrics.averages import averages, per_machine
 from asd_ray.metrics.rows import (
     DECISION_COLUMNS,
     ROW_COLUMNS,
@@ -29,18 +28,10 @@ __all__ = [
     "ROW_COLUMNS",
     "SECTION",
     "SPLITS",
-    "auc",
-    "average_2020",
-    "average_2022",
     "averages",
-    "bootstrap",
     "decisions_per_id",
     "has_domains",
-    "over_seeds",
-    "paired_difference",
-    "pauc",
     "per_id",
     "per_machine",
     "pooled",
-    "resample",
 ]

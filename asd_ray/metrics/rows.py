@@ -1,4 +1,4 @@
-"""Metrics of every split x machine x ID (x domain), one row each."""
+"""Tables of metrics: one row per split x machine x ID (x domain)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY = ("split", "machine", "id", "domain")
 ROW_COLUMNS = (*KEY, "n_normal", "n_anomaly", "auc", "pauc")
 DECISION_COLUMNS = (*KEY, "n_normal", "n_anomaly", "precision", "recall", "f1")
 SECTION = ("none", "all")
-"""Domains of the rows that hold all clips of an ID."""
+"""Domain values of rows with all clips of an ID."""
 
 Key = tuple[str, ...]
 Positions = NDArray[np.int64]
@@ -27,20 +27,21 @@ Positions = NDArray[np.int64]
 def per_id(clips: pd.DataFrame, max_fpr: float = 0.1, *, ids: Iterable[tuple[str, str]] | None = None) -> pd.DataFrame:
     """AUC and pAUC of every split x machine x ID.
 
-    Where the clips have domains (DCASE 2022), an ID has a row per domain, which holds the normal clips of that domain
-    against the anomalous clips of all domains, and a row ``all`` of the whole section.
+    With domains (DCASE 2022) an ID has one row per domain and one row ``all``. A domain's row compares the normal clips
+    of that domain with the anomalous clips of all domains. The row ``all`` has every clip of the ID.
 
     Args:
         clips: one row per scored clip: ``split, machine, id, domain, label`` (``normal`` or ``anomaly``), ``score``.
         max_fpr: p of pAUC.
-        ids: ``(machine, id)`` pairs that get a row in every split, with or without clips there; by default each split
-            has the IDs of its clips.
+        ids: ``(machine, id)`` pairs that get a row in every split, even without clips; by default each split has the
+            IDs of its clips.
 
     Returns:
         Rows with ``ROW_COLUMNS``, ordered by split (select first), machine, ID.
 
     Raises:
-        AsdRayError: a column is missing, a label is neither, or a score is not finite; names the clip or ID.
+        AsdRayError: a column is missing, a label is neither ``normal`` nor ``anomaly``, or a score is not finite. Names
+            the clip or ID.
     """
     check_clips(clips)
     y, s = is_anomaly(clips), clips["score"].to_numpy(dtype=np.float64)
@@ -55,9 +56,9 @@ def per_id(clips: pd.DataFrame, max_fpr: float = 0.1, *, ids: Iterable[tuple[str
 
 
 def pooled(clips: pd.DataFrame, max_fpr: float = 0.1) -> pd.DataFrame:
-    """AUC and pAUC of each split x machine with the clips of all its IDs in one ROC curve.
+    """AUC and pAUC of each split x machine, from one ROC curve over the clips of all its IDs.
 
-    Not the official metric; the published code of OS-SCL and Noisy-ArcMix reports it. Arguments and errors as
+    This is not the official metric. The published code of OS-SCL and Noisy-ArcMix reports it. Arguments and errors: see
     :func:`per_id`.
 
     Returns:
@@ -70,21 +71,21 @@ def pooled(clips: pd.DataFrame, max_fpr: float = 0.1) -> pd.DataFrame:
 
 
 def decisions_per_id(clips: pd.DataFrame) -> pd.DataFrame:
-    """Precision, recall and F1 score of decisions, for every split x machine x ID and, where there are, domain.
+    """Precision, recall and F1 score of decisions, for every split x machine x ID (x domain).
 
-    As DCASE 2022 Task 2's evaluator: a domain's row holds its own normal and anomalous clips alone, unlike its AUC. The
-    row ``all`` is ours. (The challenge's MobileNetV2 baseline takes the anomalies of both domains for each, so that its
-    two recalls are equal: an error.)
+    The same rule as DCASE 2022 Task 2's evaluator: a domain's row has only its own normal and anomalous clips, unlike
+    its AUC. The row ``all`` is our addition. (The challenge's MobileNetV2 baseline gives each domain the anomalies of
+    both, so its two recalls are equal: an error.)
 
     Args:
         clips: one row per clip: ``split, machine, id, domain, label``, ``decision`` (1 for anomaly, 0 for normal).
 
     Returns:
-        Rows with ``DECISION_COLUMNS``. Precision is 0 where no clip is called anomalous; all three are undefined, NaN,
-        where there are no anomalous clips.
+        Rows with ``DECISION_COLUMNS``. Precision is 0 if no clip is called anomalous. All three are undefined (NaN) if
+        there are no anomalous clips.
 
     Raises:
-        AsdRayError: a column is missing, a label or a decision is neither.
+        AsdRayError: a column is missing, or a label or a decision has another value.
     """
     check_clips(clips, "decision")
     y, called = is_anomaly(clips), clips["decision"].to_numpy() == 1
@@ -102,7 +103,7 @@ def decisions_per_id(clips: pd.DataFrame) -> pd.DataFrame:
 
 
 def has_domains(rows: pd.DataFrame) -> bool:
-    """Whether an ID's clips are told apart by domain, as from DCASE 2021 on."""
+    """True if rows have domains, as in DCASE 2021 and later."""
     return bool((~rows["domain"].isin(SECTION)).any())
 
 
@@ -112,11 +113,12 @@ def domain_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_anomaly(clips: pd.DataFrame) -> NDArray[np.bool_]:
+    """Mask (N,) of the anomalous clips."""
     return clips["label"].eq("anomaly").to_numpy(dtype=bool)
 
 
 def row_members(clips: pd.DataFrame, ids: Iterable[tuple[str, str]] | None) -> Iterator[tuple[Key, Positions]]:
-    """The key (split, machine, ID, domain) of every row and the positions of the clips that it is made of."""
+    """The key (split, machine, ID, domain) of every row, and the positions of its clips."""
     y, domain = is_anomaly(clips), clips["domain"].astype(str).to_numpy()
     domains = sorted(set(domain) - {"none"})
     groups = members_by(clips, KEY[:3])
@@ -129,13 +131,13 @@ def row_members(clips: pd.DataFrame, ids: Iterable[tuple[str, str]] | None) -> I
 
 
 def members_by(clips: pd.DataFrame, columns: Sequence[str]) -> dict[Key, Positions]:
-    """Positions of the clips of every group, by the group's values."""
+    """Group clips by columns: the values of each group -> positions of its clips."""
     found = cast("dict[tuple[object, ...], Positions]", clips.groupby(list(columns), observed=True).indices)
     return {tuple(str(value) for value in key): members for key, members in found.items()}
 
 
 def check_clips(clips: pd.DataFrame, value: str = "score") -> None:
-    """Raises AsdRayError for a missing column, a label that is none, or a value that cannot be one."""
+    """Raise AsdRayError for a missing column, an unknown label, or a value out of range."""
     needed = [*KEY, "label", value]
     missing = [column for column in needed if column not in clips]
     if missing:

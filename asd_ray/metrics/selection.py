@@ -1,6 +1,6 @@
-"""From scores to what a trial is judged by: rows of metrics, the objective, and which kind of score is the best.
+"""Judge a trial by its scores: rows of metrics, the objective, and the best kind of score.
 
-A choice is made on the select split alone (``evaluation_splits``); the holdout split is reported.
+Only the select split (``evaluation_splits``) chooses. The holdout split is reported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from asd_ray.data.clips import Clip, EvaluationSplit
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the test clips of a study are judged against.
+    """A study's labelled test clips and their splits: the truth that scores are compared with.
 
     Attributes:
         clips: labelled test clips.
@@ -31,18 +31,23 @@ class Evaluation:
     splits: Mapping[str, EvaluationSplit]
 
     def identity(self) -> pd.DataFrame:
-        """Who the labelled test clips are: ``path, machine, id, domain, label, split``."""
+        """A table of the labelled test clips: ``path, machine, id, domain, label, split``."""
         return pd.DataFrame(
             [(c.path, c.machine, c.id, c.domain, c.label, self.splits[c.path]) for c in self.clips],
             columns=["path", "machine", "id", "domain", "label", "split"],
         )
 
     def ids(self) -> list[tuple[str, str]]:
-        """``(machine, id)`` of all labelled test clips: each has a row in every split, defined or not."""
+        """``(machine, id)`` of all labelled test clips. Each gets a row in every split, even an undefined one."""
         return sorted({(clip.machine, clip.id) for clip in self.clips})
 
     def scored(self, paths: Sequence[str], scores: Mapping[Any, np.ndarray]) -> pd.DataFrame:
-        """The identity with a column for each of the scores (M,), by path; clips without a label are left out."""
+        """The labelled test clips with one column per kind of score; other clips are left out.
+
+        Args:
+            paths: of M scored clips.
+            scores: kind of score -> (M,).
+        """
         frame = pd.DataFrame({"path": list(paths), **scores})
         return self.identity().merge(frame, on="path", how="left", validate="one_to_one")
 
@@ -51,8 +56,7 @@ class Evaluation:
         return metrics.per_id(scored.assign(score=scored[column]), max_fpr, ids=self.ids())
 
     def best_kind(self, scored: pd.DataFrame, kinds: Sequence[str], config: EvaluationConfig) -> str:
-        """The score with the highest objective on the select split (of several objectives, the first); the first of
-        those that are equal."""
+        """The kind of score with the highest (first) objective on the select split; of equal kinds, the first."""
         select = scored[scored["split"] == "select"]
 
         def value(kind: str) -> float:
@@ -63,11 +67,11 @@ class Evaluation:
 
 
 def objective(rows: pd.DataFrame, kind: str) -> float | None:
-    """The average over the select split that a search maximises, or None where no ID of it has a defined AUC.
+    """The average over the select split that a search maximises, or None if no ID there has a defined AUC.
 
     Args:
         rows: from :func:`asd_ray.metrics.per_id`.
-        kind: ``auc``, ``pauc``, ``auc_pauc`` or ``mauc``, of :func:`asd_ray.metrics.averages`.
+        kind: ``auc``, ``pauc``, ``auc_pauc`` or ``mauc``, a column of :func:`asd_ray.metrics.averages`.
     """
     averages = metrics.averages(rows).set_index("split")[kind]
     value = float(averages.get("select", math.nan))

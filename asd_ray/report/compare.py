@@ -13,10 +13,10 @@ from markupsafe import Markup
 from asd_ray import __version__
 from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.files import write_text
+from asd_ray.metrics.intervals import Estimate, difference, estimate, machines_of, mean_of
 from asd_ray.report.evidence import in_words, within_chance
 from asd_ray.report.figures.detection import study_means
 from asd_ray.report.findings import Findings
-from asd_ray.report.intervals import Estimate, difference, estimate, machines_of, mean_of
 from asd_ray.report.page import template
 from asd_ray.report.result_tables import METRICS, averages, with_interval
 from asd_ray.report.scored_clips import Runs, on_split, trial_runs
@@ -86,7 +86,7 @@ class Comparison:
 
     @cached_property
     def gains(self) -> dict[str, pd.DataFrame]:
-        """:func:`asd_ray.report.intervals.difference` of every study after the first, and the first."""
+        """:func:`asd_ray.metrics.intervals.difference` of every study after the first, and the first."""
         first, *others = self.estimates
         return {name: difference(self.estimates[name], self.estimates[first]) for name in others}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from asd_ray import metrics
-from asd_ray.report.intervals import Estimate, difference, estimate, mean_of
+from asd_ray.metrics.intervals import Estimate, difference, estimate, mean_of
 from asd_ray.report.scored_clips import Runs, baseline_runs, kinds, on_split, trial_runs
 from asd_ray.report.tables import signed
 
@@ -23,7 +23,7 @@ class Evidence:
 
     Attributes:
         systems: ``best``, ``default`` and the baselines that there are scores of -> their clips of the holdout split.
-        estimates: the same -> :class:`asd_ray.report.intervals.Estimate` on the holdout split.
+        estimates: the same -> :class:`asd_ray.metrics.intervals.Estimate` on the holdout split.
         gain: ``difference`` of best and default; None where one is missing or they are one.
         kinds: :func:`kind_table` of the best trial.
     """
@@ -81,7 +81,7 @@ def in_words(gain: pd.DataFrame, first: str, second: str, seeds: int) -> str:
     """A paired difference on the holdout split in one or two sentences, and whether it is within chance.
 
     Args:
-        gain: :func:`asd_ray.report.intervals.difference` of the two.
+        gain: :func:`asd_ray.metrics.intervals.difference` of the two.
         first, second: what they are called in a sentence.
         seeds: of each, if both have the same number.
     """

@@ -8,11 +8,10 @@ from typing import Any
 import pandas as pd
 
 from asd_ray import metrics
+from asd_ray.metrics.intervals import Estimate, machines_of, mean_of
 from asd_ray.report.findings import LABELS, Findings
-from asd_ray.report.intervals import Estimate, machines_of, mean_of
 from asd_ray.report.tables import SYSTEMS, interval, percent, plain, top_systems, with_clips
-from asd_ray.report.text import Table
-from asd_ray.study.progress import format_seconds
+from asd_ray.report.text import Table, format_seconds
 
 METRICS = {"auc": "AUC", "pauc": "pAUC"}
 SHORT = {"best": "best", "default": "default", "level": "level", "knn_log_mel": "k-NN"}

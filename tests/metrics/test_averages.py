@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-import math
-import statistics
-
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
 
 from asd_ray import metrics
-from asd_ray.errors import AsdRayError
 from tests.metrics.scored_clips import clip_frame, slow_auc, slow_pauc
 
 # STgram-MFN (liuyoude/STgram-MFN @ 147f292, README): AUC and pAUC of every development ID.
@@ -26,7 +22,11 @@ PUBLISHED = {
 }
 
 
-def test_average_2020_on_published_values() -> None:
+def of_split(rows: pd.DataFrame, split: str) -> pd.Series:
+    return metrics.averages(rows).set_index("split").loc[split]
+
+
+def test_the_average_of_2020_on_published_values() -> None:
     """The averages that its authors print, to the last digit."""
     rows = pd.DataFrame(
         [
@@ -36,7 +36,7 @@ def test_average_2020_on_published_values() -> None:
         ],
         columns=list(metrics.ROW_COLUMNS),
     )
-    average = metrics.average_2020(rows)["select"]
+    average = of_split(rows, "select")
     assert average["auc"] == pytest.approx(0.923614376, abs=1e-9)
     assert average["pauc"] == pytest.approx(0.863433498, abs=1e-9)
     assert average["mauc"] == pytest.approx(0.8486, abs=5e-5)
@@ -51,10 +51,10 @@ def slow_2022(clips, split):
     """The official 2022 numbers, written out section by section."""
     eps = np.finfo(float).eps
     aucs, paucs = {"source": [], "target": []}, []
-    of_split = clips[clips["split"] == split]
-    for machine in set(of_split["machine"]):
-        for section in set(of_split["id"]):
-            part = of_split[(of_split["machine"] == machine) & (of_split["id"] == section)]
+    members = clips[clips["split"] == split]
+    for machine in set(members["machine"]):
+        for section in set(members["id"]):
+            part = members[(members["machine"] == machine) & (members["id"] == section)]
             anomalies = part[part["label"] == "anomaly"]
             for domain in aucs:
                 normals = part[(part["label"] == "normal") & (part["domain"] == domain)]
@@ -74,30 +74,24 @@ def slow_2022(clips, split):
     }
 
 
-def test_average_2022_against_a_slow_reference():
+def test_the_average_of_2022_against_a_slow_reference():
     clips = clip_frame(np.random.default_rng(2), domains=("source", "target"), ids=("00", "01", "02"))
     rows = metrics.per_id(clips)
     assert list(rows["domain"][:3]) == ["source", "target", "all"]
     assert list(rows["n_normal"][:3]) == [8, 8, 16]
     assert list(rows["n_anomaly"][:3]) == [12, 12, 12]
-    averages = metrics.average_2022(rows)
     for split in metrics.SPLITS:
+        averages = of_split(rows, split)
         for name, value in slow_2022(clips, split).items():
-            assert averages[split][name] == pytest.approx(value, abs=1e-12), name
-        assert averages[split]["n_ids"] == averages[split]["n_defined"] == 6
-    assert metrics.average_2020(rows)["select"]["auc"] == pytest.approx(
-        rows[(rows["split"] == "select") & (rows["domain"] == "all")]["auc"].mean()
-    )
+            assert averages[name] == pytest.approx(value, abs=1e-12), name
+        assert averages["n_ids"] == averages["n_defined"] == 6
 
 
 def test_an_auc_of_zero_floors_the_harmonic_mean():
     clips = clip_frame(np.random.default_rng(2), machines=("fan",), ids=("00",), domains=("source", "target"))
     clips["score"] = np.where(clips["label"] == "normal", 1.0, 0.0) + (clips["domain"] == "target") * 2
-    official = metrics.average_2022(metrics.per_id(clips))["select"]
+    official = of_split(metrics.per_id(clips), "select")
     assert 0 < official["auc_pauc"] < 1e-14
-    rows = metrics.per_id(clip_frame(np.random.default_rng(0)))
-    with pytest.raises(AsdRayError, match="needs rows per domain"):
-        metrics.average_2022(rows)
 
 
 @pytest.mark.parametrize("lowest", [0.0, 1e-300, 0.3])
@@ -114,49 +108,9 @@ def test_the_official_score_of_2022_is_the_harmonic_mean_of_63_numbers(lowest) -
             ("all", 0.9, values[machine, section, 2]),
         )
     ]
-    official = metrics.average_2022(pd.DataFrame(rows, columns=list(metrics.ROW_COLUMNS)))["holdout"]
+    official = of_split(pd.DataFrame(rows, columns=list(metrics.ROW_COLUMNS)), "holdout")
     floored = [max(value, np.finfo(float).eps) for value in values.ravel()]
     assert len(floored) == 63
     assert official["auc_pauc"] == pytest.approx(63 / sum(1 / value for value in floored), rel=1e-12)
     assert official["auc_pauc"] == pytest.approx(scipy.stats.hmean(floored), rel=1e-12)
     assert official["auc_source"] == pytest.approx(scipy.stats.hmean(values[:, :, 0].ravel()), rel=1e-12)
-
-
-def rows_of_seeds(seeds, **changes):
-    frames = [
-        metrics.per_id(clip_frame(np.random.default_rng(seed), **changes)).assign(seed=seed, trial=seed % 2)
-        for seed in seeds
-    ]
-    return pd.concat(frames, ignore_index=True)
-
-
-@pytest.mark.parametrize("domains", [("none",), ("source", "target")])
-def test_spread_over_seeds_is_that_of_each_seeds_averages(domains) -> None:
-    rows = rows_of_seeds(range(5), domains=domains)
-    spread = metrics.over_seeds(rows).set_index(["split", "machine"])
-    assert list(spread.index.get_level_values("machine").unique()) == ["fan", "valve", "mean"]
-    assert (spread["n_seeds"] == 5).all()
-    for split in metrics.SPLITS:
-        for metric in ("auc", "pauc", "mauc"):
-            whole, fan = [], []
-            for seed in range(5):
-                mine = rows[rows["seed"] == seed]
-                average = metrics.average_2020 if domains == ("none",) else metrics.average_2022
-                whole.append(average(mine)[split][metric])
-                of_fan = metrics.per_machine(mine).set_index(["split", "machine"])
-                fan.append(of_fan.loc[(split, "fan"), metric])
-            for machine, values in (("mean", whole), ("fan", fan)):
-                row = spread.loc[(split, machine)]
-                assert row[f"{metric}_mean"] == pytest.approx(statistics.mean(values), abs=1e-12)
-                assert row[f"{metric}_sd"] == pytest.approx(statistics.stdev(values), abs=1e-12)
-
-
-def test_one_seed_has_no_spread_and_undefined_seeds_do_not_count() -> None:
-    rows = rows_of_seeds([0, 1, 2])
-    spread = metrics.over_seeds(rows, ("trial", "split")).set_index(["trial", "split", "machine"])
-    assert spread.loc[(1, "select", "mean"), "n_seeds"] == 1
-    assert math.isnan(spread.loc[(1, "select", "mean"), "auc_sd"])
-    assert spread.loc[(0, "select", "mean"), "auc_sd"] > 0
-    rows.loc[(rows["seed"] == 0) & (rows["machine"] == "fan"), ["auc", "pauc"]] = np.nan
-    spread = metrics.over_seeds(rows).set_index(["split", "machine"])
-    assert spread["n_seeds"].unstack().loc["select"].to_dict() == {"fan": 2, "valve": 3, "mean": 3}

@@ -38,14 +38,14 @@ def test_ids_without_clips_get_a_row_and_are_left_out_of_means():
     empty = rows[(rows["split"] == "holdout") & (rows["machine"] == "fan") & (rows["id"] == "02")].iloc[0]
     assert (empty["n_normal"], empty["n_anomaly"]) == (0, 0)
     assert math.isnan(empty["auc"])
-    holdout = metrics.average_2020(rows)["holdout"]
+    holdout = metrics.averages(rows).set_index("split").loc["holdout"]
     assert (holdout["n_ids"], holdout["n_defined"]) == (5, 3)
     value = rows[rows["split"] == "holdout"].set_index(["machine", "id"])["auc"]
     valve = (value["valve", "00"] + value["valve", "02"]) / 2
     assert holdout["auc"] == pytest.approx((value["fan", "00"] + valve) / 2)  # pump has no defined AUC at all
 
 
-def test_pooled_is_one_curve_per_machine():
+def test_pooled_rows_are_one_curve_per_machine():
     clips = clip_frame(np.random.default_rng(3))
     clips["score"] += clips["id"].map({"00": 0.0, "02": 50.0})  # offsets between IDs hurt only the pooled metric
     official, together = metrics.per_id(clips), metrics.pooled(clips)

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from asd_ray.metrics.areas import roc as curve_of
+from asd_ray.metrics.intervals import OVERALL, Estimate, machines_of
 from asd_ray.metrics.rows import is_anomaly
 from asd_ray.report.figures.svg import C, svg
-from asd_ray.report.intervals import OVERALL, Estimate, machines_of
 from asd_ray.report.tables import SYSTEMS
 
 MARKS = {"best": ("o", "accent", 70), "default": ("D", "default", 40), "level": ("|", "level", 130)}

@@ -3,99 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
 
-from asd_ray import metrics
 from asd_ray.errors import AsdRayError
+from asd_ray.metrics.intervals import OVERALL, difference, estimate, mean_of
+from asd_ray.parquet import write_table
 from asd_ray.report.evidence import gather, in_words, kind_table, within_chance
 from asd_ray.report.findings import Findings
-from asd_ray.report.intervals import OVERALL, difference, estimate, machines_of, mean_of
 from asd_ray.report.scored_clips import baseline_runs, kinds, on_split, trial_runs
-from asd_ray.report.tables import write_table
 from tests.study.made_study import make_study, scored_clips
 
-DOMAINS = [("none",), ("source", "target")]
 
-
-def clips_of(seed: int, strength: float = 1.0, domains: tuple[str, ...] = ("none",), clips: int = 9) -> pd.DataFrame:
-    scored = scored_clips(np.random.default_rng(seed), strength, domains, clips)
+def clips_of(seed: int, strength: float = 1.0) -> pd.DataFrame:
+    scored = scored_clips(np.random.default_rng(seed), strength, ("none",), 9)
     return scored[scored["split"] == "holdout"].reset_index(drop=True)
-
-
-@pytest.mark.parametrize("domains", DOMAINS)
-def test_one_seed_has_the_intervals_of_the_bootstrap(domains: tuple[str, ...]) -> None:
-    clips = clips_of(0, domains=domains)
-    found = estimate([clips]).table
-    expected = metrics.bootstrap(clips).replace({"mean": "all"})
-    for row in expected.to_dict("records"):
-        overall = row["machine"] == "all"
-        ours = mean_of(found) if overall else found.xs((row["machine"], row["id"], row["domain"]))
-        for bound in ("auc_low", "auc_high", "pauc_low", "pauc_high"):
-            assert ours[bound] == pytest.approx(row[bound], abs=1e-12)
-    average = metrics.averages(metrics.per_id(clips)).iloc[0]
-    assert mean_of(found)["auc"] == pytest.approx(average["auc"])
-    assert mean_of(found)["mauc"] == pytest.approx(average["mauc"])
-    assert found["auc_sd"].isna().all()
-
-
-def test_what_is_estimated_is_the_mean_over_seeds() -> None:
-    one, other = clips_of(0), clips_of(1)
-    first, second, both = (estimate(runs) for runs in ([one], [other], [one, other]))
-    pd.testing.assert_frame_equal(both.draws["auc"], (first.draws["auc"] + second.draws["auc"]) / 2)
-    fan = [mean_of(single.table, "fan")["auc"] for single in (first, second)]
-    assert mean_of(both.table, "fan")["auc"] == pytest.approx(np.mean(fan))
-    assert mean_of(both.table, "fan")["auc_sd"] == pytest.approx(np.std(fan, ddof=1))
-    assert both.n_seeds == 2
-    assert machines_of(both.table) == ["fan", "pump", "valve", "all"]
-
-
-def test_pooled_is_one_curve_per_machine() -> None:
-    clips = clips_of(3)
-    found = estimate([clips], resamples=0).table
-    expected = []
-    for machine in ("fan", "pump", "valve"):
-        own = clips[clips["machine"] == machine]
-        expected.append(roc_auc_score(own["label"] == "anomaly", own["score"]))
-        assert mean_of(found, machine)["pooled_auc"] == pytest.approx(expected[-1])
-    assert mean_of(found)["pooled_auc"] == pytest.approx(np.mean(expected))
-    assert found.xs(("fan", "00", "none"))[["pooled_auc", "mauc"]].isna().all()
-
-
-@pytest.mark.parametrize("domains", DOMAINS)
-def test_a_difference_is_paired(domains: tuple[str, ...]) -> None:
-    first, second = clips_of(0, 1.5, domains), clips_of(1, 0.5, domains)
-    found = difference(estimate([first]), estimate([second]))
-    expected = metrics.paired_difference(first, second)
-    overall = expected[expected["machine"] == "mean"].iloc[0]
-    for metric in ("auc", "pauc"):
-        assert mean_of(found)[metric] == pytest.approx(overall[f"{metric}_difference"], abs=1e-12)
-        assert mean_of(found)[f"{metric}_low"] == pytest.approx(overall[f"{metric}_low"], abs=1e-12)
-        assert mean_of(found)[f"{metric}_high"] == pytest.approx(overall[f"{metric}_high"], abs=1e-12)
-    assert np.isnan(mean_of(found)["auc_wins"])
-    nothing = difference(estimate([first]), estimate([first]))
-    assert (nothing[["auc", "auc_low", "auc_high"]] == 0).all(axis=None)
-
-
-def test_seeds_are_paired_by_their_number() -> None:
-    first, second = [clips_of(0, 2.0), clips_of(1, 2.0)], [clips_of(2, 0.0), clips_of(3, 0.0)]
-    found = mean_of(difference(estimate(first, resamples=10), estimate(second, resamples=10)))
-    each = [
-        mean_of(estimate([a], resamples=0).table)["auc"] - mean_of(estimate([b], resamples=0).table)["auc"]
-        for a, b in zip(first, second, strict=True)
-    ]
-    assert found["auc"] == pytest.approx(np.mean(each))
-    assert found["auc_sd"] == pytest.approx(np.std(each, ddof=1))
-    assert found["auc_wins"] == 2
-    lonely = mean_of(difference(estimate(first, resamples=10), estimate(second[:1], resamples=10)))
-    assert np.isnan(lonely["auc_sd"])
-
-
-def test_an_id_without_anomalies_has_no_value_and_no_interval() -> None:
-    clips = clips_of(0)
-    clips = clips[~((clips["machine"] == "fan") & (clips["label"] == "anomaly"))].reset_index(drop=True)
-    found = estimate([clips], resamples=20).table
-    assert found.xs(("fan", "00", "none"))[["auc", "auc_low", "auc_high"]].isna().all()
-    assert np.isfinite(mean_of(found)["auc_low"])
 
 
 def test_a_difference_in_words() -> None:
