@@ -1,4 +1,4 @@
-"""Optuna's storage of a study: a file in its folder, or a database that many studies share (``search.storage``)."""
+"""Open a study's Optuna storage: a file in the study folder, or a database that several studies share."""
 
 from __future__ import annotations
 
@@ -14,40 +14,50 @@ from asd_ray.config import StudyConfig
 from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.files import write_text
 from asd_ray.study.folder import StudyFolder
+from asd_ray.study.objectives import MINIMISED
 
 NAME_FILE = "optuna_study"
-"""File of the study folder that holds the study's name in a shared storage."""
+"""File in the study folder with the study's name in a shared storage."""
 
 
-def open_storage(study: StudyConfig, folder: StudyFolder, *, new: bool) -> tuple[optuna.storages.RDBStorage, str]:
-    """The storage, made if need be, and the study's name in it.
+def open_study(study: StudyConfig, folder: StudyFolder, *, new: bool) -> optuna.Study:
+    """Open the study in Optuna's storage, or create it.
 
-    In the folder's own file a study has its own name; in a shared storage the name has a random suffix, which the
-    folder keeps.
+    In the folder's own file the study has its own name. In a shared storage the name gets a random suffix, which the
+    folder remembers.
 
     Args:
         study: the study.
-        folder: of the study.
-        new: no trial of it has started: what the storage holds of it is of no use, and is deleted.
+        folder: the study folder.
+        new: no trial has started yet; whatever the storage holds under the name is deleted.
 
     Raises:
         ConfigError: the URL needs an environment variable that is not set.
-        AsdRayError: the storage cannot be opened, or the study in it is another folder's.
+        AsdRayError: the storage cannot be opened, or the study in it belongs to another folder.
     """
     shared = study.search.storage
     name = _shared_name(study, folder) if shared else study.name
     storage = _connect(shared) if shared else optuna.storages.RDBStorage(f"sqlite:///{folder.path / 'optuna.db'}")
-    there = {found.study_name: found for found in storage.get_all_studies()}.get(name)
-    if there is not None:
-        owner = Path(there.user_attrs.get("study_folder", folder.path))
+    if name in optuna.get_all_study_names(storage):
+        stored = optuna.load_study(study_name=name, storage=storage)
+        owner = Path(stored.user_attrs.get("study_folder", folder.path))
         if shared and owner != folder.path and _stored_name(owner) == name:
             raise AsdRayError(
                 f"{folder.path / NAME_FILE}: names the study {name} of search.storage, which belongs to {owner}; two "
                 f"folders must not write to one study. If this folder is a copy, delete that file."
             )
         if new:
-            storage.delete_study(there._study_id)
-    return storage, name
+            optuna.delete_study(study_name=name, storage=storage)
+    kinds = study.evaluation.objectives
+    opened = optuna.create_study(
+        study_name=name,
+        storage=storage,
+        load_if_exists=True,
+        directions=["minimize" if kind in MINIMISED else "maximize" for kind in kinds],
+    )
+    opened.set_metric_names(list(kinds))
+    opened.set_user_attr("study_folder", str(folder.path))
+    return opened
 
 
 def _shared_name(study: StudyConfig, folder: StudyFolder) -> str:
@@ -62,6 +72,7 @@ def _stored_name(folder: Path) -> str:
 
 
 def _connect(url: str) -> optuna.storages.RDBStorage:
+    """Connect to a database. ``${NAME}`` in the URL stands for an environment variable, which no message shows."""
     secret = {name: os.environ.get(name) for name in re.findall(r"\$\{(\w+)\}", url)}
     for name, value in secret.items():
         if value is None:

@@ -43,7 +43,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(study: Path, cluster: str, run: Run) -> Path:
-    """Each of its trials has a process of its own, which makes no difference: those of the studies that are killed share one."""
+    """Each of its trials has its own process. Trials of the killed studies share one, which makes no difference."""
     out = study.parent / "undisturbed"
     run("study", "run", study, "--out", out, "--address", cluster, "--set", "resources.reuse_processes=false")
     logs = [log.read_text() for log in sorted(out.glob("trials/*/trial.log"))]

@@ -193,7 +193,7 @@ def run_with_kills(study: StudyConfig, folder: StudyFolder, events: list[str]) -
             if event == "started":
                 search.suggest(name)
             else:
-                owner, method = (search._ot_study, "ask") if event == "queued" else (folder, "start_trial")
+                owner, method = (search.optuna_study, "ask") if event == "queued" else (folder, "start_trial")
                 killed_at(owner, method, search, name)
             search = StudySearch(study, folder)
             continue

@@ -97,5 +97,5 @@ def test_optuna_is_told_the_record_of_a_trial_whose_process_was_lost_after_its_e
     folder.finish_trial(TrialRecord(0, dict(configs[0] or {})["values"], 1, "complete", 0.75))
     for name in ("a", "b"):
         search.on_trial_complete(name, error=True)
-    states = [(trial.state, trial.values) for trial in search._ot_study.get_trials()]
+    states = [(trial.state, trial.values) for trial in search.optuna_study.get_trials()]
     assert states == [(optuna.trial.TrialState.COMPLETE, [0.75]), (optuna.trial.TrialState.FAIL, None)]
