@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asd_ray import scoring
-from asd_ray.bench.scoring_sizes import benchmark
 from asd_ray.config import EvaluationConfig
 from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.scoring import Embedded, Scorer
@@ -251,11 +250,3 @@ def test_a_method_without_own_scores_has_the_others() -> None:
     assert tuple(scoring.score_all(train, test, EvaluationConfig())) == scoring.KINDS[1:]
     with pytest.raises(ConfigError, match="no score of its own"):
         scoring.score_all(train, test, EvaluationConfig(), ["own"])
-
-
-def test_the_benchmark_times_every_part() -> None:
-    times = benchmark(train=200, test=100, dims=8, classes=5).set_index("part")
-    kinds = [kind for kind in scoring.KINDS if kind != "own"]
-    assert list(times.index) == [f"{what} {kind}" for kind in kinds for what in ("score", "metrics")] + ["total"]
-    assert (times["wall_s"] > 0).all()
-    assert times.loc["total", "wall_s"] == pytest.approx(times["wall_s"].drop("total").sum())
