@@ -19,7 +19,8 @@ from asd_ray.bench.stages import Precision
 from asd_ray.bench.table import Benchmark, Comparison, Measured, say
 from asd_ray.memory import keep_freed_memory
 from asd_ray.methods.base import resolve_precision
-from asd_ray.training.stage_run import StageRun, Workers
+from asd_ray.methods.workers import Workers
+from asd_ray.training.stage_run import StageRun
 
 LIMIT = 1.85
 ONE, TWO, APART = "one worker", "two workers", "two that do not talk to each other"

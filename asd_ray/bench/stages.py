@@ -21,7 +21,8 @@ from asd_ray.features.batches import CachedBatches
 from asd_ray.methods.base import DataInfo, Inputs, Stage
 from asd_ray.methods.os_scl.method import as_floats
 from asd_ray.methods.registry import build
-from asd_ray.training.stage_run import StageRun, Workers
+from asd_ray.methods.workers import Workers
+from asd_ray.training.stage_run import StageRun
 
 F, T, CLASSES, SAMPLES = 128, 313, 41, 160_000
 MEAN, STD = -8.0, 3.0  # of the made-up Log-Mel features

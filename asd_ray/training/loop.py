@@ -17,7 +17,8 @@ from torch import Tensor
 
 from asd_ray.features.batches import Batches
 from asd_ray.methods.base import Method, Stage
-from asd_ray.training.stage_run import EVAL_BATCH, StageRun, Workers, seed_everything
+from asd_ray.methods.workers import Workers
+from asd_ray.training.stage_run import EVAL_BATCH, StageRun, seed_everything
 
 
 class Checkpoints(Protocol):

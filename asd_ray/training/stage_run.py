@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from asd_ray.config import OptimiserConfig
 from asd_ray.data.clips import Clip, stable_hash
 from asd_ray.features.batches import Batches
 from asd_ray.methods.base import Stage, resolve_precision
+from asd_ray.methods.workers import Workers
 
 COLLAPSED = 1e-4  # standard deviation per dimension of unit vectors; 1/sqrt(D) when they fill the sphere
 EVAL_BATCH = 64  # clips of one pass without gradients
@@ -33,34 +33,6 @@ EVAL_BATCH = 64  # clips of one pass without gradients
 
 class TrainingFailed(Exception):
     """A trial that cannot give a result, with the value that showed it (loss not finite, collapsed encoder)."""
-
-
-@dataclass(frozen=True)
-class Workers:
-    """This worker's place among those that train together."""
-
-    rank: int = 0
-    size: int = 1
-
-    def sum(self, value: float) -> float:
-        """The sum of all workers' values."""
-        return self._reduced(value, dist.ReduceOp.SUM)
-
-    def largest(self, value: float) -> float:
-        """The largest of all workers' values."""
-        return self._reduced(value, dist.ReduceOp.MAX)
-
-    def _reduced(self, value: float, operation: Any) -> float:
-        if self.size == 1:
-            return value
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        tensor = torch.tensor(value, dtype=torch.float64, device=device)
-        dist.all_reduce(tensor, operation)
-        return tensor.item()
-
-    @staticmethod
-    def of_process_group() -> Workers:
-        return Workers(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Workers()
 
 
 class StageRun:

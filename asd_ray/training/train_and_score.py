@@ -25,11 +25,12 @@ from asd_ray.methods.base import Method, Stage, own_scores
 from asd_ray.methods.blocks.networks import Network
 from asd_ray.methods.blocks.published import save_encoder
 from asd_ray.methods.registry import build
+from asd_ray.methods.workers import Workers
 from asd_ray.metrics.selection import Evaluation, objective
 from asd_ray.scoring.thresholds import decide
 from asd_ray.training.loop import Checkpoints, embed, finish, train
 from asd_ray.training.stage_cache import StageCache
-from asd_ray.training.stage_run import Workers, seed_everything
+from asd_ray.training.stage_run import seed_everything
 
 PROBE = EvaluationConfig()
 ClipSource = Callable[[tuple[str, ...]], Batches]

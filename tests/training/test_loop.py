@@ -15,9 +15,10 @@ from asd_ray.config import OptimiserConfig
 from asd_ray.data.clips import Clip
 from asd_ray.features.batches import CachedBatches
 from asd_ray.methods.base import Inputs, Method, Stage
+from asd_ray.methods.workers import Workers
 from asd_ray.training.checkpoints import FileCheckpoints, load_rank, save_rank
 from asd_ray.training.loop import embed, train
-from asd_ray.training.stage_run import StageRun, TrainingFailed, Workers, held_out_clips, learning_rate_factor
+from asd_ray.training.stage_run import StageRun, TrainingFailed, held_out_clips, learning_rate_factor
 
 
 class Regression(Stage):

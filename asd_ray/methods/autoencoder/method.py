@@ -26,7 +26,7 @@ from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.features.batches import Batches
 from asd_ray.methods.autoencoder.network import CONTEXT, Autoencoder, context_vectors
 from asd_ray.methods.base import DataInfo, Inputs, Method, Stage, resolve_precision
-from asd_ray.methods.sia_moco.moco import world_size
+from asd_ray.methods.workers import world_size
 
 BATCH = 64  # clips of one pass over the training clips' errors
 RIDGE = 1e-6  # of the mean variance: errors that never vary leave the covariance invertible

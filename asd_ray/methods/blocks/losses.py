@@ -62,17 +62,3 @@ def supervised_contrastive(
     positive = (labels[:, None] == labels) & ~itself
     mean = log_p.masked_fill(~positive, 0).sum(dim=1) / positive.sum(dim=1).clamp(min=1)
     return -temperature / base_temperature * mean.mean()
-
-
-def mixed_cross_entropy(logits: Tensor, labels: Tensor, partners: Tensor, ratio: float) -> Tensor:
-    """λ CE(y_a) + (1 − λ) CE(y_b), mean over the batch, of the same logits: those with the angular margin on y_a.
-
-    Noisy-ArcMix (Choi and Choi, ICASSP 2024), and the classification loss of OS-SCL (arXiv 2509.13853).
-
-    Args:
-        logits: (B, C).
-        labels: y_a, (B,).
-        partners: y_b, (B,) labels of the clips that are mixed in.
-        ratio: λ.
-    """
-    return ratio * nnf.cross_entropy(logits, labels) + (1 - ratio) * nnf.cross_entropy(logits, partners)

@@ -23,11 +23,11 @@ from asd_ray.config.os_scl import OsSclConfig
 from asd_ray.data.clips import group_of
 from asd_ray.methods.base import DataInfo, Inputs, Method, Stage, resolve_precision
 from asd_ray.methods.blocks.heads import ArcFaceHead
-from asd_ray.methods.blocks.losses import mixed_cross_entropy, supervised_contrastive
+from asd_ray.methods.blocks.losses import supervised_contrastive
+from asd_ray.methods.blocks.mixup import draw_mixup, mixed_accuracy, mixed_cross_entropy
 from asd_ray.methods.blocks.mobilefacenet import MobileFaceNet
 from asd_ray.methods.os_scl.gram import TFgram, Tgram
-from asd_ray.methods.sia_moco.finetune import draw_mixup
-from asd_ray.methods.sia_moco.moco import gather, rank, world_size
+from asd_ray.methods.workers import gather, rank, world_size
 
 log = logging.getLogger("asd_ray")
 
@@ -156,9 +156,8 @@ class OsSclStage(Stage):
         z = self.student(clips)
         loss = mixed_cross_entropy(self.student.head(z, labels), labels, partners, ratio)
         with torch.no_grad():
-            predicted = self.student.head(z).argmax(dim=1)
-            correct = ratio * (predicted == labels) + (1 - ratio) * (predicted == partners)
-        metrics = {"classification": loss.detach(), "accuracy": correct.mean()}
+            accuracy = mixed_accuracy(self.student.head(z), labels, partners, ratio)
+        metrics = {"classification": loss.detach(), "accuracy": accuracy}
         if config.contrast:
             contrast = self._contrast(z, labels)
             metrics["contrast"] = contrast.detach()

@@ -20,7 +20,7 @@ from torchaudio.functional import melscale_fbanks
 
 from asd_ray.errors import ConfigError
 from asd_ray.methods.blocks.fifo import Fifo
-from asd_ray.methods.sia_moco.moco import gather
+from asd_ray.methods.workers import gather
 
 BICUBIC = -0.75  # the cubic convolution kernel's parameter a, as in torch's own bicubic interpolation
 

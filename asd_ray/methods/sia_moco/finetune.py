@@ -25,6 +25,7 @@ from asd_ray.config import FinetuneConfig
 from asd_ray.errors import ConfigError
 from asd_ray.methods.base import Inputs, Stage
 from asd_ray.methods.blocks.heads import ArcFaceHead, LinearHead
+from asd_ray.methods.blocks.mixup import draw_mixup, mixed_accuracy, mixed_cross_entropy
 from asd_ray.methods.blocks.networks import Network
 from asd_ray.methods.sia_moco.augment import PreNorm
 
@@ -148,15 +149,6 @@ def build_trunk(
     return light if encoder is None else ChannelNetwork(encoder, light, n_mels, frames)
 
 
-def draw_mixup(alpha: float, batch: int, device: torch.device) -> tuple[float, Tensor]:
-    """λ ~ Beta(alpha, alpha), which is not folded to λ ≥ 1/2, and the partners: a permutation (B,) of the batch.
-
-    As in the code of arXiv 2509.13853 (OS-SCL) and Noisy-ArcMix.
-    """
-    ratio = torch.distributions.Beta(alpha, alpha).sample().item()
-    return ratio, torch.randperm(batch, device=device)
-
-
 class FinetuneStage(Stage):
     """Classification of the training clips by machine and ID, or more finely (``data.classes``).
 
@@ -189,11 +181,9 @@ class FinetuneStage(Stage):
             x, other = ratio * x + (1 - ratio) * x[partner], labels[partner]
         embedding = self.trunk(x)
         logits = self.head(embedding, labels)
-        loss = ratio * nnf.cross_entropy(logits, labels) + (1 - ratio) * nnf.cross_entropy(logits, other)
         with torch.no_grad():
-            predicted = self.head(embedding).argmax(dim=1)
-            correct = ratio * (predicted == labels) + (1 - ratio) * (predicted == other)
-        return loss, {"accuracy": correct.mean()}
+            accuracy = mixed_accuracy(self.head(embedding), labels, other, ratio)
+        return mixed_cross_entropy(logits, labels, other, ratio), {"accuracy": accuracy}
 
     def validation_loss(self, inputs: Inputs, labels: Tensor) -> Tensor:
         """The sum over clips of the cross-entropy without mixup and without margin, fp64.

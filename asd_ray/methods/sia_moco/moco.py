@@ -17,39 +17,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from asd_ray.methods.blocks.fifo import Fifo
-
-
-def world_size() -> int:
-    """R: workers of the process group, 1 without one."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def rank() -> int:
-    """This worker's number, 0 without a process group."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def gather(x: Tensor) -> Tensor:
-    """All workers' (B, …) as (R·B, …) in the order of their ranks, the same on every worker. Carries no gradient.
-
-    Every worker must bring the same shape.
-    """
-    return begin_gather(x)()
-
-
-def begin_gather(x: Tensor) -> Callable[[], Tensor]:
-    """:func:`gather` while the caller goes on: the function that it returns waits for the other workers."""
-    x = x.detach().contiguous()
-    if world_size() == 1:
-        return lambda: x
-    gathered = x.new_empty(world_size() * len(x), *x.shape[1:])
-    under_way = dist.all_gather_into_tensor(gathered, x, async_op=True)
-
-    def end() -> Tensor:
-        under_way.wait()
-        return gathered
-
-    return end
+from asd_ray.methods.workers import begin_gather, gather, rank, world_size
 
 
 class KeyQueue(Fifo):

@@ -25,7 +25,8 @@ from asd_ray.methods.sia_moco.augment import (
     first_band_from,
     power_scale,
 )
-from asd_ray.methods.sia_moco.moco import KeyQueue, begin_gather, begin_keys, momentum_at, momentum_update, rank
+from asd_ray.methods.sia_moco.moco import KeyQueue, begin_keys, momentum_at, momentum_update
+from asd_ray.methods.workers import begin_gather, rank
 
 CORPORA = {"own": ("train",), "extra": ("extra",), "both": ("train", "extra")}
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asd_ray.methods.blocks.losses import mixed_cross_entropy, supervised_contrastive
+from asd_ray.methods.blocks.losses import supervised_contrastive
 
 
 def unit(rows: int, dim: int, seed: int) -> Tensor:
@@ -79,15 +79,3 @@ def test_contrast_is_finite_in_fp32_at_a_low_temperature() -> None:
     assert loss.isfinite()
     assert z.grad is not None
     assert z.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("ratio", [0.0, 0.3, 1.0])
-def test_mixed_cross_entropy_clip_by_clip(ratio: float) -> None:
-    logits = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 10
-    labels, partners = torch.tensor([0, 1, 2, 0, 1]), torch.tensor([1, 1, 0, 2, 0])
-    total = 0.0
-    for row, a, b in zip(logits.tolist(), labels.tolist(), partners.tolist(), strict=True):
-        everything = sum(math.exp(value) for value in row)
-        total -= ratio * math.log(math.exp(row[a]) / everything)
-        total -= (1 - ratio) * math.log(math.exp(row[b]) / everything)
-    assert mixed_cross_entropy(logits, labels, partners, ratio).item() == pytest.approx(total / 5)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from asd_ray.methods.blocks.losses import mixed_cross_entropy
+from asd_ray.methods.blocks.mixup import mixed_cross_entropy
 from asd_ray.methods.os_scl import method as os_scl
 from asd_ray.methods.os_scl.method import OsSclStage, as_floats, mixed
 from tests.methods.os_scl.os_scl_parts import clips, method, stage_of

@@ -8,8 +8,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as nnf
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -20,7 +18,7 @@ from asd_ray.methods.blocks.heads import ArcFaceHead, LinearHead
 from asd_ray.methods.blocks.networks import Network
 from asd_ray.methods.sia_moco import finetune
 from asd_ray.methods.sia_moco.augment import PreNorm
-from asd_ray.methods.sia_moco.finetune import FinetuneStage, build_trunk, draw_mixup
+from asd_ray.methods.sia_moco.finetune import FinetuneStage, build_trunk
 
 F, T = 32, 40
 NETWORK = "method.finetune.network"
@@ -280,23 +278,6 @@ def test_mixup_draws_from_torchs_generator_anew_for_every_batch() -> None:
         torch.manual_seed(seed)
         losses.append(stage.eval()(*clips())[0].item())
     assert losses[0] == losses[1] != losses[2]
-
-
-@pytest.mark.parametrize("alpha", [0.2, 0.5, 2.0])
-def test_mixups_ratio_has_the_moments_of_its_beta_distribution(alpha: float) -> None:
-    ratios = torch.tensor([draw_mixup(alpha, 2, torch.device("cpu"))[0] for _ in range(4000)])
-    variance = 1 / (4 * (2 * alpha + 1))
-    assert ratios.mean().item() == pytest.approx(0.5, abs=4 * math.sqrt(variance / 4000))
-    assert ratios.var().item() == pytest.approx(variance, rel=0.1)
-
-
-@settings(deadline=None, max_examples=50)
-@given(alpha=st.floats(1e-3, 1e3), batch=st.integers(1, 70), seed=st.integers(0, 2**32))
-def test_mixups_draw_is_a_ratio_and_a_permutation(alpha: float, batch: int, seed: int) -> None:
-    torch.manual_seed(seed)
-    ratio, partner = draw_mixup(alpha, batch, torch.device("cpu"))
-    assert 0 <= ratio <= 1
-    assert sorted(partner.tolist()) == list(range(batch))
 
 
 def test_validation_loss_is_a_sum_of_plain_cross_entropies() -> None:

@@ -12,8 +12,9 @@ from asd_ray.config import PretrainConfig
 from asd_ray.methods.base import DataInfo
 from asd_ray.methods.blocks.networks import Network
 from asd_ray.methods.sia_moco.augment import PreNorm
-from asd_ray.methods.sia_moco.moco import KeyQueue, begin_keys, gather, momentum_at, momentum_update
+from asd_ray.methods.sia_moco.moco import KeyQueue, begin_keys, momentum_at, momentum_update
 from asd_ray.methods.sia_moco.pretrain import PretrainStage
+from asd_ray.methods.workers import gather
 from tests.two_processes import WORKERS, in_two_processes
 
 
