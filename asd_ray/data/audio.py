@@ -1,4 +1,4 @@
-"""Reading recordings: headers without decoding, samples at the rate, channel and length that a study asks for.
+"""Read recordings: headers without decoding, samples at a study's rate, channel and length.
 
 Legend: N samples, C channels.
 """
@@ -21,47 +21,46 @@ from numpy.typing import NDArray
 from asd_ray.data.problems import bad_clip
 
 SUFFIXES = (".wav", ".flac", ".ogg")
-"""Endings of the files that are taken for recordings, in any case."""
+"""Endings of recordings, in upper or lower case."""
 
-# What is read beyond the wanted length before resampling, so that the filter's tail does not bend the last samples.
+# Extra input for the resampling filter, so that the last samples are right.
 _MARGIN_SECONDS = 0.1
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-# From here on a size stands for "not known when the header was written": ffmpeg and sox put 4 GiB or 2 GiB there when
-# they write to a pipe.
+# Sizes from here on mean "unknown": ffmpeg and sox write 4 or 2 GiB into the header of a pipe.
 _UNKNOWN_SIZE = 0x7FFF0000
-_HEADER = 512  # bytes that a look at a header fetches: more than most of them have, and not a block of samples
+_HEADER = 512  # read buffer in bytes: holds most headers and few samples
 
 
 class Header(NamedTuple):
-    """What a file says of itself: rate in Hz, length in samples per channel, number of channels."""
+    """A file's header: rate in Hz, length in samples per channel, number of channels."""
 
     sample_rate: int
     frames: int
     channels: int
 
 
-class _Wav(NamedTuple):
-    """What a file says of itself, and whether it is a plain wav of 16-bit integers."""
+class _Format(NamedTuple):
+    """A header, and whether the file is a plain wav of 16-bit integers."""
 
     header: Header
     int16: bool
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
-    """A recording's header.
+    """Read a recording's header.
 
-    Plain wav files (RIFF; PCM or float) are read here: about three times as fast as by libsndfile, and unlike there a
-    file that is shorter than its header says is noticed. All others go through soundfile.
+    Plain wav files (RIFF; PCM or float) are read here, about three times as fast as by libsndfile, and a truncated
+    file is noticed. soundfile reads all others.
 
     Raises:
         BadClip: the file is missing, unreadable, empty or (wav) truncated.
     """
-    with _opened(path) as file:
-        return _look_at(path, file).header
+    with _open(path) as file:
+        return _read_format(path, file).header
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def _open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
         with open(path, "rb", buffering=_HEADER) as file:
             yield file
@@ -69,22 +68,22 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise bad_clip("unreadable", path, error.strerror or str(error), "a recording") from None
 
 
-def _look_at(path: str | os.PathLike[str], file: BinaryIO) -> _Wav:
-    """The header of an open file, which is left where the samples of a plain wav begin."""
-    wav = _wav_header(path, file)
-    if wav is None:
+def _read_format(path: str | os.PathLike[str], file: BinaryIO) -> _Format:
+    """Read an open file's header. A plain wav is left at its first sample."""
+    found = _read_wav_format(path, file)
+    if found is None:
         try:
             info = soundfile.info(os.fspath(path))
         except soundfile.LibsndfileError as error:
             raise _undecodable(path, error) from None
-        wav = _Wav(Header(info.samplerate, info.frames, info.channels), int16=False)
-    if wav.header.frames <= 0:
+        found = _Format(Header(info.samplerate, info.frames, info.channels), int16=False)
+    if found.header.frames <= 0:
         raise bad_clip("empty", path, "no samples", "a recording with at least one sample")
-    return wav
+    return found
 
 
-def _wav_header(path: str | os.PathLike[str], file: BinaryIO) -> _Wav | None:
-    """The header of a plain wav file, read up to its samples; None if libsndfile should have a look instead."""
+def _read_wav_format(path: str | os.PathLike[str], file: BinaryIO) -> _Format | None:
+    """Read a plain wav file up to its first sample; None if libsndfile must read it."""
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         raise bad_clip("empty", path, "a file of 0 bytes", "a recording")
@@ -111,21 +110,21 @@ def _wav_header(path: str | os.PathLike[str], file: BinaryIO) -> _Wav | None:
                 raise bad_clip(
                     "truncated",
                     path,
-                    f"{present // block:,} of {length // block:,} samples are there",
+                    f"{present // block:,} of {length // block:,} samples",
                     "a whole file; copy or download it again",
                 )
             header = Header(sample_rate, length // block, channels)
-            return _Wav(header, int16=tag == _PCM and bits == 16 and block == 2 * channels)
+            return _Format(header, int16=tag == _PCM and bits == 16 and block == 2 * channels)
         else:
             file.seek(length + length % 2, os.SEEK_CUR)
     raise bad_clip("truncated", path, "the file ends before its samples begin", "a whole file; copy it again")
 
 
 def decode(path: str | os.PathLike[str], frames: int = -1) -> tuple[NDArray[np.float32], int]:
-    """The first ``frames`` samples (all by default) of every channel, at the file's own rate.
+    """Read the first ``frames`` samples (all by default) of every channel, at the file's own rate.
 
-    Integer formats are scaled to [-1, 1); float formats are taken as they are. Plain 16-bit wav files do without
-    libsndfile, to its values in a fifth of its time.
+    Integer samples are scaled to [-1, 1); float samples are kept. Plain 16-bit wav files are read without libsndfile:
+    the same values in a fifth of its time.
 
     Returns:
         Samples (N, C) in fp32, and the sample rate in Hz.
@@ -138,9 +137,9 @@ def decode(path: str | os.PathLike[str], frames: int = -1) -> tuple[NDArray[np.f
 
 
 def _decode(path: str | os.PathLike[str], frames_of: Callable[[Header], int]) -> tuple[NDArray[np.float32], int, bool]:
-    """:func:`decode`, of as many samples as the header makes one want, and whether all of them are finite for sure."""
-    with _opened(path) as file:
-        header, int16 = _look_at(path, file)
+    """Like ``decode``, with the length computed from the header; also whether the samples are known to be finite."""
+    with _open(path) as file:
+        header, int16 = _read_format(path, file)
         wanted = frames_of(header)
         wanted = header.frames if wanted < 0 else min(wanted, header.frames)
         sample_rate = header.sample_rate
@@ -162,7 +161,7 @@ def _decode(path: str | os.PathLike[str], frames_of: Callable[[Header], int]) ->
 
 
 def _int16_samples(file: BinaryIO, frames: int, channels: int) -> NDArray[np.float32]:
-    """Samples (N, C) of a plain 16-bit wav file from where it stands."""
+    """Read samples (N, C) of a plain 16-bit wav from the file's position."""
     integers = np.empty((frames, channels), "<i2")
     read = file.readinto(integers)  # type: ignore[attr-defined]
     samples = integers[: read // (2 * channels)].astype(np.float32)
@@ -176,19 +175,19 @@ def read(
     seconds: float | None = None,
     channel: int | Literal["mean"] = 0,
 ) -> NDArray[np.float32]:
-    """A recording as one channel at the wanted rate and length.
+    """Read one channel of a recording at the given rate and length.
 
     Args:
         path: wav, flac or ogg file, integer or float samples.
-        sample_rate: in Hz; another rate is resampled by soxr (HQ).
-        seconds: length: longer recordings are cut, shorter ones repeated from their start; None keeps the length.
-        channel: number of the channel, from 0, or ``"mean"`` of all.
+        sample_rate: in Hz; soxr (HQ) resamples other rates.
+        seconds: longer recordings are cut, shorter ones repeated from their start; None keeps the length.
+        channel: channel number from 0, or ``"mean"`` of all channels.
 
     Returns:
         Samples (N,) in fp32; with ``seconds``, N is ``round(seconds * sample_rate)``.
 
     Raises:
-        BadClip: the file is unreadable, empty, truncated, has no such channel, or has NaN or infinite samples in the
+        BadClip: the file is unreadable, empty or truncated, lacks the channel, or has NaN or infinite samples in the
             part that is used.
     """
 
@@ -220,7 +219,7 @@ def read(
 
 
 def is_audio(name: str | Path) -> bool:
-    """Whether a file name is a recording's; hidden files (``._normal.wav`` of an archive from a Mac) are not."""
+    """True for a recording's file name; hidden files (``._normal.wav`` from a Mac) do not count."""
     base = os.path.basename(name)
     return base.lower().endswith(SUFFIXES) and not base.startswith(".")
 

@@ -1,8 +1,8 @@
-"""``data check``: what is in a data set, and what is wrong with it.
+"""``data check``: list a data set's clips and problems.
 
-By default headers only, and each recording's first samples to find digital silence; ``deep`` decodes everything.
-Missing, surplus or hidden clips, odd lengths and the like are warnings: a study runs without them. What is an error
-either stops a study or makes its result meaningless (training clips among the test clips).
+By default it reads headers and first samples (to find digital silence); ``deep`` decodes everything. An error stops a
+study or makes its result meaningless (training clips among the test clips). A study runs in spite of warnings
+(missing or surplus clips, odd lengths).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from asd_ray.data.problems import BadClip, Problem
 from asd_ray.errors import AsdRayError
 
 SILENT = 1e-4
-"""Peak below which a channel counts as silent: −80 dBFS, three steps of 16 bits."""
+"""Largest peak of a silent channel: −80 dBFS, three steps of 16 bits."""
 CLIPPED = 1e-3
-"""Share of samples at full scale from which on a recording counts as clipped."""
+"""Smallest share of full-scale samples in a clipped recording."""
 ODD_LENGTH = 0.1
-"""Relative difference to the machine's usual length from which on a clip is reported."""
+"""Smallest relative difference from the machine's usual length that is reported."""
 
 _PEEK = 2048
 _SEVERITIES = ("error", "warning", "note")
@@ -40,14 +40,14 @@ _LABELS = ("normal", "anomaly", "unknown")
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of a check.
+    """Result of a check.
 
     Attributes:
         root: the data set's folder.
-        layout: its layout, given or recognised.
-        deep: whether everything was decoded.
-        clips: the usable clips.
-        problems: all that was found, errors first.
+        layout: given or recognised.
+        deep: True if every recording was decoded.
+        clips: usable clips.
+        problems: errors first.
     """
 
     root: str
@@ -58,12 +58,12 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found that would stop a study."""
+        """True if no problem would stop a study."""
         return all(problem.severity != "error" for problem in self.problems)
 
     @property
     def table(self) -> pd.DataFrame:
-        """Clips by machine, ID, split and domain (rows) and label (columns ``normal``, ``anomaly``, ``unknown``)."""
+        """Number of clips: rows by machine, ID, split and domain; columns ``normal``, ``anomaly``, ``unknown``."""
         keys = ["machine", "id", "split", "domain"]
         counts = Counter((*(getattr(clip, key) for key in keys), clip.label) for clip in self.clips)
         rows = sorted({key[:-1] for key in counts}, key=lambda row: (row[0], row[1], row[2] != "train", row[3]))
@@ -73,7 +73,7 @@ class Report:
 
     @property
     def summary(self) -> pd.DataFrame:
-        """The problems by severity and kind: how many, and the first one's path, what was found and expected."""
+        """Problems by severity and kind: their number, and the first one's path, finding and expectation."""
         groups: dict[tuple[str, str], list[Problem]] = defaultdict(list)
         for problem in self.problems:
             groups[problem.severity, problem.kind].append(problem)
@@ -82,7 +82,7 @@ class Report:
         return pd.DataFrame(rows, columns=columns)
 
     def to_json(self) -> str:
-        """Everything but the list of clips, for scripts."""
+        """The report without its list of clips, as JSON."""
         seconds = [clip.seconds for clip in self.clips]
         content: dict[str, Any] = {
             "root": self.root,
@@ -109,23 +109,23 @@ def check(
     progress: Callable[[int, int], None] | None = None,
     machines: Sequence[str] | None = None,
 ) -> Report:
-    """Checks a data set.
+    """Check a data set.
 
     Args:
         root: its folder.
         layout: one of ``layouts.LAYOUTS``; recognised from the file names if None.
-        deep: decode every recording: NaN, silence and clipping anywhere, and the same content twice.
-        progress: called with the number of steps done and of all, two steps for every clip.
+        deep: decode every recording to find NaN, silence, clipping and duplicates.
+        progress: called with (steps done, all steps); a clip takes two steps.
         machines: machine types to check; all by default.
 
     Raises:
-        AsdRayError: there is no such folder or machine, nothing to check in it, or a side file does not validate.
+        AsdRayError: the folder or machine is missing, holds no clip, or a side file is invalid.
     """
     if not Path(root).is_dir():
-        raise AsdRayError(f"{root}: there is no such folder; expected a data set's.")
+        raise AsdRayError(f"{root}: there is no such folder; expected a data set's folder.")
     layout = layout or layouts.detect(root)
     if layout is None:
-        raise AsdRayError(f"{root}: no wav, flac or ogg file in it; expected a data set's folder.")
+        raise AsdRayError(f"{root}: found no wav, flac or ogg file; expected a data set's folder.")
     tick = progress or (lambda done, total: None)
     clips, problems = layouts.index(root, layout, machines, lambda done, total: tick(done, 2 * total))
     found = [*problems, *_headers(clips), *_coverage(clips), *_attributes(clips), *_published_counts(clips, layout)]
@@ -136,7 +136,7 @@ def check(
 
 
 def _headers(clips: Sequence[Clip]) -> Iterable[Problem]:
-    """Clips whose rate, channels or length differ from the others'."""
+    """Find clips whose rate, channels or length differ from the others."""
     if not clips:
         return
     rate = Counter(clip.sample_rate for clip in clips).most_common(1)[0][0]
@@ -166,7 +166,7 @@ def _headers(clips: Sequence[Clip]) -> Iterable[Problem]:
 
 
 def _coverage(clips: Sequence[Clip]) -> Iterable[Problem]:
-    """IDs that cannot be trained on, or not be evaluated."""
+    """Find IDs without clips to train or evaluate."""
     counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for clip in clips:
         counts[clip.machine, clip.id]["train" if clip.split == "train" else clip.label] += 1
@@ -189,7 +189,7 @@ def _coverage(clips: Sequence[Clip]) -> Iterable[Problem]:
 
 
 def _attributes(clips: Sequence[Clip]) -> Iterable[Problem]:
-    """How many attributes a classifier could tell apart, where there are several."""
+    """Count the attributes of IDs that have several."""
     counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for clip in clips:
         if clip.split == "train" and clip.attributes:
@@ -202,7 +202,7 @@ def _attributes(clips: Sequence[Clip]) -> Iterable[Problem]:
 
 
 def _published_counts(clips: Sequence[Clip], layout: str) -> Iterable[Problem]:
-    """Differences to the numbers of clips that the public sets are known to have."""
+    """Compare the numbers of clips with the published ones."""
     clips = [clip for clip in clips if clip.part != "none"]
     if layout == "dcase2020":
         found: Counter[tuple[str, str, str]] = Counter((clip.machine, clip.part, clip.split) for clip in clips)
@@ -225,7 +225,7 @@ def _count(what: str, found: int, published: int) -> Iterable[Problem]:
 
 
 def _peek_all(root: Path, clips: Sequence[Clip], tick: Callable[[int], None]) -> list[Problem]:
-    """Silent recordings: only those are decoded whole whose first samples are all zero."""
+    """Find silent recordings; decode whole only those that start with zeros."""
     problems = []
     for done, clip in enumerate(clips, 1):
         try:
@@ -240,11 +240,11 @@ def _peek_all(root: Path, clips: Sequence[Clip], tick: Callable[[int], None]) ->
 
 
 def _decode_all(root: Path, clips: Sequence[Clip], tick: Callable[[int], None]) -> list[Problem]:
-    """Everything that takes all samples, and the clips whose samples are the same."""
+    """Find the problems that need every sample, and clips with equal samples."""
     problems: list[Problem] = []
     same: dict[bytes, list[Clip]] = defaultdict(list)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        # Chunks: map() would submit every clip at once, and an error or an interrupt would wait for all of them.
+        # In chunks: map() submits every clip at once, and an interrupt would wait for all of them.
         for start in range(0, len(clips), 256):
             members = clips[start : start + 256]
             for done, (clip, (found, digest)) in enumerate(
@@ -260,7 +260,7 @@ def _decode_all(root: Path, clips: Sequence[Clip], tick: Callable[[int], None]) 
 
 
 def _inspect(root: Path, clip: Clip) -> tuple[list[Problem], bytes | None]:
-    """A clip's problems, and a hash of its samples if they are worth comparing."""
+    """Find a clip's problems; hash its samples if they are usable."""
     try:
         samples, rate = audio.decode(root / clip.path)
     except BadClip as error:
@@ -280,7 +280,7 @@ def _inspect(root: Path, clip: Clip) -> tuple[list[Problem], bytes | None]:
 
 
 def _silence(clip: Clip, samples: np.ndarray) -> list[Problem]:
-    """Channels without sound, whether at zero or at another constant."""
+    """Find channels that are zero or another constant."""
     peaks = (samples.max(axis=0) - samples.min(axis=0)) / 2
     dead = np.flatnonzero(peaks <= SILENT)
     if not len(dead):
@@ -292,7 +292,7 @@ def _silence(clip: Clip, samples: np.ndarray) -> list[Problem]:
 
 
 def _duplicates(group: Sequence[Clip]) -> Iterable[Problem]:
-    """Problems of clips with the same samples."""
+    """Describe the problems of clips with the same samples."""
     first, *others = sorted(group, key=lambda clip: (clip.split != "train", clip.path))
     for clip in others:
         what = f"the same samples as {first.path}"

@@ -1,9 +1,8 @@
 """DCASE 2020 Task 2: file names, IDs and clip counts.
 
-``<machine>/train/normal_id_01_00000000.wav``, ``<machine>/test/anomaly_id_01_00000000.wav``; the evaluation set's test
-clips hide the label: ``<machine>/test/id_01_00000000.wav``.
-Sources: the three data records (Zenodo 3678171, 3727685, 3841772), the ground truth (3951620), and the counts of an
-unpacked mirror.
+``<machine>/train/normal_id_01_00000000.wav`` and ``<machine>/test/anomaly_id_01_00000000.wav``. Test clips of the
+evaluation set hide the label: ``<machine>/test/id_01_00000000.wav``.
+Sources: the data records (Zenodo 3678171, 3727685, 3841772), the ground truth (3951620), counts of an unpacked mirror.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 
 EXAMPLE = "normal_id_00_00000000.wav"
 FOLDERS = {"train": "train", "test": "test"}
-"""Folders of a machine and the split that they hold."""
+"""Folder of a machine -> split."""
 
 _NAME = re.compile(r"(?:(normal|anomaly)_)?id_([0-9]{2})_([0-9]+)")
 
@@ -39,7 +38,7 @@ COUNTS: dict[str, dict[tuple[str, str], int]] = {
         "ToyConveyor": (3000, 3509, 3000, 1665),
     }.items()
 }
-"""Machine -> (part, split) -> clips of the published set; ``eval``, ``train`` is the additional training set."""
+"""Machine -> (part, split) -> published number of clips; (``eval``, ``train``) is the additional training set."""
 
 RELEASES = {
     ("dev", "train"): "development train",
@@ -50,7 +49,7 @@ RELEASES = {
 
 
 def parse(folder: str, stem: str) -> dict[str, Any] | None:
-    """What a file name says of its clip: fields of ``Clip``, None if it is no name of this layout.
+    """Read the fields of a ``Clip`` from a file name; None for a name of another layout.
 
     Raises:
         ValueError: the name contradicts the folder.
@@ -64,11 +63,11 @@ def parse(folder: str, stem: str) -> dict[str, Any] | None:
 
 
 def key(stem: str) -> str:
-    """What a label list calls a clip."""
+    """The clip's name in a list of labels."""
     return stem
 
 
 def part(machine: str, machine_id: str, hidden: bool) -> str:
-    """``dev`` or ``eval`` by the published IDs; ``none`` for any other machine or ID."""
+    """``dev`` or ``eval`` by the published IDs; ``none`` for other machines and IDs."""
     dev, evaluation = IDS.get(machine, ((), ()))
     return "dev" if machine_id in dev else "eval" if machine_id in evaluation else "none"

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set, told the same way by the reader, the scan and ``data check``."""
+"""Problems of a data set, in one form for the reader, the scan and ``data check``."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing found.
+    """One problem.
 
     Attributes:
         severity: ``error`` would stop a study, ``warning`` may spoil its result, ``note`` is worth knowing.
-        kind: short name to group by (``truncated``, ``name``, ``length``).
+        kind: short name for grouping (``truncated``, ``name``, ``length``).
         path: file or folder; relative to the data set's root in a scan or a report.
         what: what was found.
-        expected: what was expected, and where it helps, what to do.
+        expected: what was expected, and what to do.
     """
 
     severity: Severity
@@ -32,12 +32,12 @@ class Problem:
         return f"{self.path}: {self.what}; expected {self.expected}."
 
     def at(self, path: str) -> Problem:
-        """The same problem under another path."""
+        """Copy the problem with another path."""
         return replace(self, path=path)
 
 
 class BadClip(AsdRayError):
-    """A recording that cannot be used; ``problem`` says why."""
+    """An unusable recording; ``problem`` says why."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
@@ -48,5 +48,5 @@ class BadClip(AsdRayError):
 
 
 def bad_clip(kind: str, path: object, what: str, expected: str) -> BadClip:
-    """The exception for a recording that would stop a study."""
+    """Build the exception for a recording that would stop a study."""
     return BadClip(Problem("error", kind, str(path), what, expected))

@@ -324,7 +324,7 @@ def test_machines_and_layout_can_be_given(root: Path) -> None:
 def test_where_there_is_nothing_to_check(tmp_path: Path) -> None:
     with pytest.raises(AsdRayError, match="nowhere: there is no such folder"):
         check(tmp_path / "nowhere")
-    with pytest.raises(AsdRayError, match="no wav, flac or ogg file in it"):
+    with pytest.raises(AsdRayError, match="found no wav, flac or ogg file"):
         check(tmp_path)
 
 

@@ -1,45 +1,42 @@
-"""Downloading a public data set: fetch, verify, unpack, attach the labels of the evaluation set.
+"""Download a public data set: fetch, verify, unpack, attach the labels of the evaluation set.
 
-Every step can be interrupted and repeated; what is complete is not done again. The state is in ``<root>/.downloads``:
-archives until they are unpacked, and then a small list of their members in their place.
+Every step can be interrupted and repeated; complete steps are skipped. ``<root>/.downloads`` keeps the state: an
+archive until it is unpacked, then a list of its members.
 
 A mirror (``base_url``, or the environment variable ``ASD_RAY_BASE_URL``) has each file at
 ``{base_url}/{record}/{file}``, for example ``{base_url}/3678171/dev_data_fan.zip`` and
-``{base_url}/dcase2022_evaluator/ground_truth_data/ground_truth_fan_section_03_test.csv``
-(:mod:`asd_ray.data.public.registry` has the records).
+``{base_url}/dcase2022_evaluator/ground_truth_data/ground_truth_fan_section_03_test.csv`` (records: ``registry``).
 """
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import json
 import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import pooch
 import requests
 
 from asd_ray.data.public import ground_truth, transfer
 from asd_ray.data.public.registry import PARTS, Registry, RemoteFile, find_registry
 from asd_ray.data.public.unpack import CorruptedFile, has_size, require_space, unpack
 from asd_ray.errors import AsdRayError, ConfigError
-from asd_ray.files import write_text
+from asd_ray.files import alone, write_text
 
 BASE_URL_VARIABLE = "ASD_RAY_BASE_URL"
 EXPANSION = 1.35
-"""Upper estimate of a DCASE archive's unpacked size over its own (2020: 1.12 to 1.32)."""
+"""Upper estimate of unpacked over packed size of a DCASE archive (2020: 1.12 to 1.32)."""
 
 INTERVAL = 0.2
-"""Seconds between two reports of a step's progress."""
+"""Seconds between two progress reports of a step."""
 WINDOW = 10.0
-"""Seconds over which the rate is measured."""
+"""Seconds over which the rate is averaged."""
 
 _STORE = ".downloads"
 
@@ -48,17 +45,17 @@ log = logging.getLogger("asd_ray")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a download is.
+    """Progress of a download.
 
     Attributes:
-        file: name of the file.
+        file: name.
         step: ``download`` or ``unpack``.
-        number: which of the ``count`` files it is, from 1.
+        number: of the file, from 1.
         count: number of files.
-        done: bytes of it that are there.
-        total: bytes of it; None where the server does not say.
-        rate: bytes per second, over the last ten seconds.
-        seconds_left: of this step, at that rate; None where it cannot be told.
+        done: bytes done.
+        total: bytes in all; None if the server does not say.
+        rate: bytes per second over the last ten seconds.
+        seconds_left: of this step at that rate; None if unknown.
     """
 
     file: str
@@ -72,7 +69,7 @@ class Progress:
 
 
 class Meter:
-    """Makes a step's :class:`Progress` out of its byte counts, a few times per second and at its end."""
+    """Turn a step's byte counts into ``Progress``, a few times per second and at its end."""
 
     def __init__(
         self,
@@ -103,7 +100,7 @@ class Meter:
 
 
 def progress_line(progress: Progress) -> str:
-    """One line for a terminal: ``[3/18] fan.zip  download  0.41 of 1.35 GB   30%  8.1 MB/s  1 min 56 s left``."""
+    """Format as ``[3/18] fan.zip  download  0.41 of 1.35 GB   30%  8.1 MB/s  1 min 56 s left``."""
     unit, scale = ("GB", 1e9) if max(progress.done, progress.total or 0) >= 1e9 else ("MB", 1e6)
     amount = f"{progress.done / scale:.2f}"
     if progress.total is not None:
@@ -131,26 +128,26 @@ def download(
     connections: int = 8,
     registry: Registry | None = None,
 ) -> list[Path]:
-    """Downloads a public data set, or what is missing of it, to ``<root>/<machine>/train|test/``.
+    """Download the missing files of a public data set to ``<root>/<machine>/train|test/``.
 
     With the part ``eval``, each machine also gets its ``test_labels.csv`` from the published ground truth.
 
     Args:
         name: ``dcase2020`` or ``dcase2022``.
-        machines: machine types; all of the set by default.
-        parts: out of ``dev``, ``additional``, ``eval``.
-        base_url: a mirror, see the module; by default the environment's ``ASD_RAY_BASE_URL``, else the publishers.
+        machines: machine types; all by default.
+        parts: any of ``dev``, ``additional``, ``eval``.
+        base_url: a mirror (see the module); by default ``ASD_RAY_BASE_URL``, else the publishers.
         progress: called in the calling thread, a few times per second.
-        connections: parallel requests for one file.
-        registry: what to download, instead of the registry of ``name``.
+        connections: parallel requests per file.
+        registry: replaces the registry of ``name``.
 
     Returns:
         The machines' folders.
 
     Raises:
-        ConfigError: a name, machine or part that is not known; a base URL that is none.
-        AsdRayError: a file that is not there, a server that keeps failing, a file that is corrupted twice, an archive
-            that is refused, too little disk space, another download to the same root.
+        ConfigError: an unknown name, machine or part; an invalid base URL.
+        AsdRayError: a missing file, a failing server, a file corrupted twice, a refused archive, too little disk
+            space, another download to the same root.
     """
     registry = registry or find_registry(name)
     base_url = base_url or os.environ.get(BASE_URL_VARIABLE) or None
@@ -160,7 +157,14 @@ def download(
         raise ConfigError(f"found {connections} connections; expected at least 1.")
     chosen, archives = registry.select(machines, parts)
     root = Path(root)
-    with _lock(root / _STORE), transfer.open_session(connections) as session:
+    store = root / _STORE
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        (store / "lock").touch()
+    except OSError as error:
+        raise AsdRayError(f"{store}: cannot be written ({error.strerror}); choose another folder.") from None
+    running = f"{store}: another download to this folder is running"
+    with alone(store / "lock", running), transfer.open_session(connections) as session:
         job = _Job(session, root, base_url, progress, connections)
         archives = [file for file in archives if not job.is_unpacked(file)]
         lists = {}
@@ -180,7 +184,7 @@ def download(
 
 
 class _Job:
-    """One call of :func:`download`: where its files are, on the server and on disk."""
+    """One call of ``download``: its files on the server and on disk."""
 
     def __init__(
         self,
@@ -196,7 +200,7 @@ class _Job:
         self._numbers: dict[RemoteFile, int] = {}
 
     def is_unpacked(self, file: RemoteFile) -> bool:
-        """Whether the archive was unpacked and its members are all still there."""
+        """True if the archive was unpacked and all members still exist."""
         try:
             noted = json.loads(self._marker(file).read_text(encoding="utf-8"))
             if (noted["size"], noted["md5"]) != (file.size, file.md5):
@@ -206,21 +210,21 @@ class _Job:
             return False
 
     def locate(self, files: Sequence[RemoteFile]) -> None:
-        """Asks the server for all files before the first is fetched: a missing one should not surface hours later."""
+        """Ask the server for all files first: a missing one should not surface hours later."""
         self._numbers = {file: number for number, file in enumerate(files, 1)}
         for file in files:
             if not self._path(file).exists():
                 self._source(file)
 
     def check_space(self, archives: Sequence[RemoteFile]) -> None:
-        """All archives unpacked, beside the largest one packed: each is removed once it is unpacked."""
+        """Require space for all archives unpacked and the largest one packed (an unpacked archive is removed)."""
         missing = [file for file in archives if file in self._sources]
         sizes = [self._sources[file].size or 0 for file in missing]
         there = sum(transfer.partial_bytes(self._path(file)) for file in missing)
         require_space(self._root, EXPANSION * sum(sizes) + max(sizes, default=0) - there, "the download")
 
     def obtain(self, files: Sequence[RemoteFile], use: Callable[[list[Path]], object]) -> None:
-        """Has the files used; if one proves to be corrupted, they are fetched a second time."""
+        """Fetch files and use them; a second time if one is corrupted."""
         try:
             self._attempt(files, use)
         except CorruptedFile as error:
@@ -228,7 +232,7 @@ class _Job:
             self._attempt(files, use)
 
     def unpack(self, file: RemoteFile, paths: list[Path]) -> None:
-        """Unpacks a verified archive, notes its members, and removes it."""
+        """Unpack a verified archive, list its members, and remove it."""
         (archive,) = paths
         members = unpack(archive, self._root, str(file.machine), self._meter(file, "unpack"))
         noted = {"size": file.size, "md5": file.md5, "members": members}
@@ -260,7 +264,7 @@ class _Job:
         size = path.stat().st_size
         if file.size is not None and size != file.size:
             raise CorruptedFile(f"{path}: found {size} bytes; expected {file.size}.")
-        if file.md5 and (found := pooch.file_hash(str(path), alg="md5")) != file.md5:
+        if file.md5 and (found := _md5(path)) != file.md5:
             raise CorruptedFile(f"{path}: the file is corrupted: found MD5 {found}; expected {file.md5}.")
 
     def _source(self, file: RemoteFile) -> transfer.Source:
@@ -285,17 +289,9 @@ class _Job:
         return path.with_name(f"{path.name}.unpacked.json")
 
 
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Keeps a second download away from the same root: both would write the same files."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
-    except OSError as error:
-        raise AsdRayError(f"{folder}: cannot be written ({error.strerror}); choose another folder.") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AsdRayError(f"{folder}: another download to this folder is running; wait for it to end.") from None
-        yield
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,13 +1,11 @@
-"""The labels of an evaluation set, published after the challenge, as ``<machine>/test_labels.csv``.
+"""Attach an evaluation set's published labels as ``<machine>/test_labels.csv``.
 
-The recordings keep their names. ``test_labels.csv`` has the columns ``file,label`` (DCASE 2020) or
-``file,label,domain`` (DCASE 2022), one row for each test clip whose name hides the label.
+Recordings keep their names. The file has the columns ``file,label`` (DCASE 2020) or ``file,label,domain`` (DCASE 2022)
+and one row per test clip whose name hides the label.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -15,12 +13,12 @@ from typing import TypeVar
 from asd_ray.data import dcase2022
 from asd_ray.data.public.registry import Registry
 from asd_ray.data.public.unpack import CorruptedFile
-from asd_ray.data.side_files import LABELS, read_labels
+from asd_ray.data.side_files import LABELS, csv_text, read_csv, read_labels
 from asd_ray.errors import AsdRayError
 from asd_ray.files import write_text
 
 Labels = dict[str, tuple[str, str]]
-"""Clip, as the layout's ``key`` calls it -> ``normal`` or ``anomaly``, and ``source``, ``target`` or ``none``."""
+"""Clip by ``key`` -> label (``normal``, ``anomaly``) and domain (``source``, ``target``, ``none``)."""
 
 Value = TypeVar("Value")
 
@@ -29,7 +27,7 @@ _DOMAINS = {"0": "source", "1": "target"}
 
 
 def is_attached(registry: Registry, folder: Path) -> bool:
-    """Whether every evaluation clip of a machine's folder has a label, and every label a clip."""
+    """True if the evaluation clips in a machine's folder and their labels match one to one."""
     hidden = hidden_clips(registry, folder)
     try:
         labels = read_labels(folder, registry.layout.key)
@@ -39,25 +37,25 @@ def is_attached(registry: Registry, folder: Path) -> bool:
 
 
 def attach(registry: Registry, folder: Path, lists: Iterable[Path]) -> Path:
-    """Writes a machine's ``test_labels.csv`` from the published lists.
+    """Write a machine's ``test_labels.csv`` from the published lists.
 
     Args:
         folder: the machine's folder, ``<root>/<machine>``.
-        lists: the files of ``registry.ground_truth`` that are about the machine.
+        lists: files of ``registry.ground_truth`` about the machine.
 
     Returns:
         The file written.
 
     Raises:
-        CorruptedFile: a list that is not in the published form.
-        AsdRayError: clips without a label, or labels without a clip.
+        CorruptedFile: a list in another form than the published one.
+        AsdRayError: a clip without a label, or a label without a clip.
     """
     labels = read_2022(lists) if registry.layout is dcase2022 else read_2020(lists).get(folder.name, {})
     return write_labels(registry, folder, labels)
 
 
 def read_2020(lists: Iterable[Path]) -> dict[str, Labels]:
-    """``eval_data_list.csv``: a line with a machine type, then its ``test_name,original_name,label``; 1 is anomaly.
+    """Read ``eval_data_list.csv``: a line per machine type, then its ``test_name,original_name,label`` (1: anomaly).
 
     Returns:
         Machine -> labels; the domain is ``none``.
@@ -81,9 +79,9 @@ def read_2020(lists: Iterable[Path]) -> dict[str, Labels]:
 
 
 def read_2022(lists: Iterable[Path]) -> Labels:
-    """The official evaluator's ``ground_truth_data/`` (1 is anomaly) and ``ground_truth_domain/`` (1 is target) files.
+    """Read the official evaluator's ``ground_truth_data/`` (1: anomaly) and ``ground_truth_domain/`` (1: target) files.
 
-    Each has rows ``file,number``, and the two the same clips.
+    Their rows are ``file,number``; both folders list the same clips.
     """
     values: dict[str, dict[str, str]] = {"ground_truth_data": {}, "ground_truth_domain": {}}
     for path in lists:
@@ -103,10 +101,10 @@ def read_2022(lists: Iterable[Path]) -> Labels:
 
 
 def hidden_clips(registry: Registry, folder: Path) -> dict[str, str]:
-    """The test clips of a machine's folder whose names hide the label: clip (as ``key`` calls it) -> file name.
+    """Find a machine's test clips whose names hide the label: clip (named by ``key``) -> file name.
 
     Raises:
-        AsdRayError: a clip that is there under both of its names.
+        AsdRayError: a clip exists under both of its names.
     """
     clips: dict[str, str] = {}
     for path in sorted((folder / "test").glob("*.wav")):
@@ -119,10 +117,10 @@ def hidden_clips(registry: Registry, folder: Path) -> dict[str, str]:
 
 
 def write_labels(registry: Registry, folder: Path, labels: Mapping[str, tuple[str, str]]) -> Path:
-    """Writes ``test_labels.csv`` for the recordings as they are named on disk.
+    """Write ``test_labels.csv`` with the recordings' names on disk.
 
     Raises:
-        AsdRayError: clips without a label, or labels without a clip.
+        AsdRayError: a clip without a label, or a label without a clip.
     """
     clips = hidden_clips(registry, folder)
     for found, expected, what in ((clips, labels, "labels"), (labels, clips, "recordings")):
@@ -131,25 +129,15 @@ def write_labels(registry: Registry, folder: Path, labels: Mapping[str, tuple[st
                 f"{folder / 'test'}: {len(lacking)} of {len(found)} evaluation clips have no {what} (the first is "
                 f"{lacking[0]}); expected a recording and a published label for each. Download the part eval again."
             )
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     columns = 3 if registry.layout is dcase2022 else 2
-    writer.writerow(("file", "label", "domain")[:columns])
-    writer.writerows((name, *labels[clip])[:columns] for clip, name in clips.items())
-    write_text(folder / LABELS, text.getvalue())
+    rows = [("file", "label", "domain"), *((name, *labels[clip]) for clip, name in clips.items())]
+    write_text(folder / LABELS, csv_text(row[:columns] for row in rows))
     return folder / LABELS
 
 
 def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """The rows that are not empty, each with its place for an error."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            for row in reader:
-                if any(row):
-                    yield f"{path}, line {reader.line_num}", [value.strip() for value in row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CorruptedFile(f"{path}: this is no CSV file in UTF-8 ({error}).") from None
+    """Read rows with any value, each with its place for errors."""
+    return ((f"{path}, line {line}", row) for line, row in read_csv(path, CorruptedFile) if any(row))
 
 
 def _choice(place: str, value: str, meanings: Mapping[str, str]) -> str:

@@ -1,10 +1,9 @@
-"""The published data sets: records, file names, sizes and checksums, in this one place.
+"""Published data sets: records, file names, sizes and checksums.
 
-Recordings are on Zenodo, one archive per machine and part; the labels of an evaluation set were published later, apart
-from them. Sizes are in bytes; None where none is published. Zenodo's records of 2022 were not at hand when this table
-was made, so their sizes and MD5s are unknown: those archives are verified by the server's size and, member by member,
-by the CRC-32 inside the archive.
-Sources: DCASE 2020 MD5s from the soundata loader, sizes from git-annex keys of a mirror (the two agree);
+Recordings are on Zenodo, one archive per machine and part. Labels of an evaluation set were published later, in files
+of their own. Sizes are in bytes, None where unknown. Sizes and MD5s of the 2022 records are unknown; those archives are
+verified by the server's size and by the CRC-32 of every member.
+Sources: DCASE 2020 MD5s from the soundata loader, sizes from git-annex keys of a mirror (they agree);
 DCASE 2022 names from the baselines' instructions, ground truth from the official evaluator.
 """
 
@@ -19,19 +18,19 @@ from asd_ray.data import dcase2020, dcase2022
 from asd_ray.errors import ConfigError
 
 PARTS = ("dev", "additional", "eval")
-"""Development set; additional training clips of the evaluation set's IDs; the evaluation set's test clips."""
+"""Development set; additional training clips of the evaluation IDs; test clips of the evaluation set."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file that can be downloaded.
+    """A downloadable file.
 
     Attributes:
-        record: the publication it belongs to; its folder at a mirror.
+        record: its publication; also its folder at a mirror.
         name: path within the record, with forward slashes.
-        address: where it is published.
-        machine: the machine type that it is of; None for a file that is about all.
-        part: one of :data:`PARTS`.
+        address: published URL.
+        machine: machine type; None for a file about all machines.
+        part: one of ``PARTS``.
         size: in bytes, None if unknown.
         md5: hexadecimal, None if unknown.
     """
@@ -51,12 +50,12 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Registry:
-    """What there is of one data set.
+    """The files of one data set.
 
     Attributes:
         name: as on the command line.
-        layout: the module that knows the set's file names.
-        archives: zip files of recordings, each with the one folder ``<machine>/``.
+        layout: module that parses the set's file names.
+        archives: zip files of recordings, each with one folder ``<machine>/``.
         ground_truth: label lists of the evaluation set.
         machines: machine types, in the set's order.
     """
@@ -71,10 +70,10 @@ class Registry:
         return tuple(dict.fromkeys(file.machine for file in self.archives if file.machine))
 
     def select(self, machines: Sequence[str] | None, parts: Sequence[str]) -> tuple[list[str], list[RemoteFile]]:
-        """The machines asked for (None: all), and their archives of the parts, machine by machine.
+        """Select machines (None: all) and their archives of some parts, in the order of machines.
 
         Raises:
-            ConfigError: a machine or part that the set does not have, or none at all.
+            ConfigError: an unknown machine or part, or none at all.
         """
         wanted = list(self.machines) if machines is None else list(dict.fromkeys(machines))
         for kind, names, known in (("machine", wanted, self.machines), ("part", list(parts), PARTS)):
@@ -87,10 +86,10 @@ class Registry:
 
 
 def find_registry(name: str) -> Registry:
-    """The registry of a data set.
+    """Find the registry of a data set by name.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: unknown name.
     """
     if name not in REGISTRIES:
         raise ConfigError(f"there is no data set {name!r} to download; choose from {', '.join(REGISTRIES)}.")
@@ -157,8 +156,7 @@ DCASE2020 = Registry(
     ground_truth=(_zenodo(3951620, "eval_data_list.csv", None, "eval", 338_426, "f16aaa185df9906e588864aaf7cb58ea"),),
 )
 
-# A commit, so that what is fetched never changes. Its ground_truth_attributes/ contradicts the two folders used here
-# (and is not what the official score is computed with): it is left alone.
+# A fixed commit. Its ground_truth_attributes/ contradicts the two folders used here, and the official score ignores it.
 _EVALUATOR = "https://raw.githubusercontent.com/Kota-Dohi/dcase2022_evaluator/de8719b7d35280ff3a39487c9d1003413eef7818"
 
 DCASE2022 = Registry(

@@ -1,10 +1,9 @@
-"""One file over HTTP: byte ranges in parallel, retried, and resumed after an interrupt.
+"""Download one file over HTTP: byte ranges in parallel, retried, and resumed after an interrupt.
 
 Public archives throttle each connection (Zenodo: about 0.25 MB/s for one, 8 MB/s for 32), hence the parallel ranges.
-They are written into one file ``NAME.part`` beside the target; ``NAME.part.json`` lists the finished ones, so that
-whatever ends the process, at most the unfinished ranges are fetched again. Workers only fetch and write: journal
-and progress belong to the calling thread, which learns of both through a queue. A server without ranges gets one
-plain request, from the start each time.
+All ranges go into ``NAME.part`` beside the target; ``NAME.part.json`` lists the finished ones. After a crash only
+unfinished ranges are fetched again. Workers fetch and write; the calling thread keeps the journal and reports progress.
+A server without ranges gets one plain request, from the start each time.
 """
 
 from __future__ import annotations
@@ -30,21 +29,21 @@ from asd_ray.errors import AsdRayError
 from asd_ray.files import write_text
 
 CHUNK = 16 << 20
-"""Bytes of one range request."""
+"""Bytes per range request."""
 BLOCK = 64 << 10
-"""Bytes read from a connection at a time."""
+"""Bytes per read from a connection."""
 TIMEOUT = (10.0, 60.0)
 """Seconds to wait for a connection, and for the next bytes."""
 ATTEMPTS = 5
-"""Failures in a row before a request is given up."""
+"""Failures in a row before giving up."""
 BACKOFF = 1.0
-"""Seconds to wait after the first failure; doubled after each further one, at most a minute."""
+"""Seconds to wait after the first failure; doubled after each further one, up to a minute."""
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What the server says of a file: its size in bytes (None: it does not say), and whether it serves ranges of it."""
+    """A file on a server: size in bytes (None: unknown), and whether the server supports ranges."""
 
     url: str
     size: int | None
@@ -52,7 +51,7 @@ class Source:
 
 
 class _Transient(Exception):
-    """A failure worth another attempt, and for how many seconds the server asks to wait."""
+    """A failure worth a retry; ``wait`` is the server's Retry-After in seconds."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -60,7 +59,7 @@ class _Transient(Exception):
 
 
 def open_session(connections: int) -> requests.Session:
-    """A session that keeps so many connections to a server open."""
+    """Open a session that keeps up to ``connections`` connections per server."""
     session = requests.Session()
     session.headers["User-Agent"] = "asd-ray"
     for scheme in ("http://", "https://"):
@@ -69,17 +68,17 @@ def open_session(connections: int) -> requests.Session:
 
 
 def locate(session: requests.Session, url: str) -> Source:
-    """Asks for a file's first byte.
+    """Request a file's first byte to learn its size and whether ranges work.
 
     Raises:
-        AsdRayError: it is not there (404), or the server cannot be reached or fails again and again.
+        AsdRayError: the file is missing (404), or the server is unreachable or keeps failing.
     """
     failures = 0
     while True:
         try:
             with _get(session, url, "bytes=0-0") as response:
                 if response.status_code == 206:
-                    b"".join(_blocks(response))  # read to its end, the connection serves the next request
+                    b"".join(_blocks(response))  # read all, so that the connection is reused
                     match = re.fullmatch(r"bytes 0-0/(\d+)", response.headers.get("Content-Range", ""))
                     if match is None:
                         raise _Transient("the server answered with another range than was asked for")
@@ -94,15 +93,15 @@ def locate(session: requests.Session, url: str) -> Source:
 def fetch(
     session: requests.Session, source: Source, target: Path, connections: int, report: Callable[[int], None]
 ) -> None:
-    """Fetches a file, or what an interrupted call left of it to fetch, to ``target``.
+    """Fetch a file, or the rest of an interrupted fetch, to ``target``.
 
-    The file's size is what the server promised; whether its content is what was published is the caller's to verify.
+    The size is checked; verifying the content is the caller's task.
 
     Args:
-        report: called with the bytes that are there: at the start, as they come, and at least once per second.
+        report: called with the bytes present: at the start, as they arrive, and at least once per second.
 
     Raises:
-        AsdRayError: the server fails again and again, the file is gone, or the disk is full. What was fetched is kept.
+        AsdRayError: the server keeps failing, the file is gone, or the disk is full. Fetched bytes are kept.
     """
     part = target.with_name(f"{target.name}.part")
     journal = part.with_name(f"{part.name}.json")
@@ -117,7 +116,7 @@ def fetch(
         waiting = [span for span in spans if span.start not in finished]
         for span in waiting:
             pending.put(span)
-        # Daemons: a worker that waits for a silent server must not keep an interrupted program from ending.
+        # Daemons: a worker waiting for a silent server must not block the end of an interrupted program.
         workers = [
             threading.Thread(target=_work, args=(session, source, part, pending, events, stop), daemon=True)
             for _ in range(min(connections, len(waiting)))
@@ -151,7 +150,7 @@ def fetch(
 
 
 def partial_bytes(target: Path) -> int:
-    """Bytes of disk that an interrupted ``fetch`` to ``target`` already takes."""
+    """Count the bytes on disk of an interrupted ``fetch`` to ``target``."""
     try:
         return target.with_name(f"{target.name}.part").stat().st_blocks * 512
     except OSError:
@@ -159,13 +158,13 @@ def partial_bytes(target: Path) -> int:
 
 
 def without_credentials(url: str) -> str:
-    """A URL as it may be shown."""
+    """Remove user and password from a URL."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _plan(source: Source, part: Path, journal: Path) -> tuple[list[range], set[int]]:
-    """The file's ranges and the starts of those that are there. Makes ``part`` in its full (sparse) size if need be."""
+    """List the file's ranges and the starts of the finished ones. Creates ``part`` as a sparse file if missing."""
     if not source.ranges or source.size is None:
         part.write_bytes(b"")
         return [range(source.size or 0)], set()
@@ -174,7 +173,7 @@ def _plan(source: Source, part: Path, journal: Path) -> tuple[list[range], set[i
         noted = json.loads(journal.read_text(encoding="utf-8"))
         if (noted["size"], noted["chunk"], part.stat().st_size) == (source.size, CHUNK, source.size):
             return spans, {span.start for span in spans} & set(noted["finished"])
-    journal.unlink(missing_ok=True)  # before the new file: an old journal must not vouch for it
+    journal.unlink(missing_ok=True)  # first: an old journal must not describe the new file
     with part.open("wb") as out:
         out.truncate(source.size)
     return spans, set()
@@ -192,7 +191,7 @@ def _work(
     events: SimpleQueue[int | range | BaseException],
     stop: threading.Event,
 ) -> None:
-    """A worker: fetches ranges until none is left. Posts bytes as they come, each finished range, and what ends it."""
+    """Fetch ranges until none is left. Posts received bytes, finished ranges, and the error that ends the worker."""
     try:
         with part.open("r+b") as out:
             while not stop.is_set():
@@ -212,7 +211,7 @@ def _work(
 def _receive(
     session: requests.Session, source: Source, span: range, out: BinaryIO, stop: threading.Event
 ) -> Iterator[int]:
-    """Writes a range to its place; yields the bytes that came, negative for those that must be fetched again."""
+    """Write a range to its place; yield the bytes received, negative for bytes to fetch again."""
     position, failures = span.start, 0
     while True:
         try:
@@ -243,17 +242,15 @@ def _receive(
 
 
 def _get(session: requests.Session, url: str, span: str | None) -> requests.Response:
-    """Starts a request; the body is yet to be read."""
-    # identity: a compressed answer would have other ranges, and another size, than the file.
+    """Send a request; the caller reads the body."""
+    # identity: a compressed answer would have another size and other ranges.
     headers = {"Accept-Encoding": "identity"} | ({"Range": span} if span else {})
     try:
         response = session.get(url, headers=headers, stream=True, timeout=TIMEOUT)
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         raise _Transient(_reason(error)) from None
     except requests.RequestException as error:
-        raise AsdRayError(
-            f"{without_credentials(url)}: this address cannot be asked ({type(error).__name__})."
-        ) from None
+        raise AsdRayError(f"{without_credentials(url)}: the request failed ({type(error).__name__}).") from None
     status = response.status_code
     if status in (200, 206):
         return response
@@ -275,10 +272,10 @@ def _blocks(response: requests.Response) -> Iterator[bytes]:
 
 
 def _delay(url: str, error: _Transient, failures: int) -> float:
-    """Seconds to wait after so many failures.
+    """Seconds to wait before the next attempt.
 
     Raises:
-        AsdRayError: they were too many.
+        AsdRayError: too many failures.
     """
     if failures >= ATTEMPTS:
         raise AsdRayError(
@@ -289,7 +286,7 @@ def _delay(url: str, error: _Transient, failures: int) -> float:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause: the outer ones only wrap it."""
+    """Describe the innermost cause of a failed connection."""
     while error.__context__ is not None:
         error = error.__context__
     return f"the connection failed ({error or type(error).__name__})"

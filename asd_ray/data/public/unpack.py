@@ -1,4 +1,4 @@
-"""Unpacking a downloaded archive, which is not trusted: nothing is written outside the target."""
+"""Unpack a downloaded archive without trusting it: nothing is written outside the target."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from asd_ray.errors import AsdRayError
 
 MAX_MEMBERS = 100_000
 MAX_RATIO = 100
-"""An archive that claims to hold more than so many times its own size is refused (the DCASE archives: 1.1 to 1.4)."""
+"""Largest allowed ratio of unpacked to packed size (the DCASE archives: 1.1 to 1.4)."""
 
-_SMALL = 1 << 20  # bytes that any archive may unpack to, whatever its ratio
+_SMALL = 1 << 20  # bytes allowed at any ratio
 _BLOCK = 1 << 20
 _REFUSED = "the archive is refused; delete it to fetch it again"
 
@@ -28,12 +28,12 @@ log = logging.getLogger("asd_ray")
 
 
 class CorruptedFile(AsdRayError):
-    """A downloaded file that is not what was published: fetching it again may help."""
+    """A downloaded file differs from the published one; fetching it again may help."""
 
 
 @contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turns the system's error about a full disk (or quota) into one that says what to do."""
+    """Turn the system's error about a full disk (or quota) into one that says what to do."""
     try:
         yield
     except OSError as error:
@@ -45,7 +45,7 @@ def explain_full_disk(path: Path) -> Iterator[None]:
 
 
 def require_space(folder: Path, needed: float, purpose: str) -> None:
-    """Raises AsdRayError unless ``folder``'s file system has ``needed`` bytes left."""
+    """Raise AsdRayError unless ``folder``'s file system has ``needed`` bytes left."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise AsdRayError(
@@ -57,21 +57,21 @@ def require_space(folder: Path, needed: float, purpose: str) -> None:
 def unpack(
     archive: Path, target: Path, folder: str, report: Callable[[int, int], None] | None = None
 ) -> dict[str, int]:
-    """Unpacks the members of a zip file that lie in its top folder ``folder`` to ``target/folder``.
+    """Unpack the members in a zip file's top folder ``folder`` to ``target/folder``.
 
-    All names are checked before the first byte is written. Members are written beside and renamed, each after its
-    CRC-32 was found right; a file of that size and CRC-32 that is already there is left alone.
+    All names are checked before the first byte is written. A member gets its final name once its CRC-32 is verified.
+    Files that already have the right size and CRC-32 are kept.
 
     Args:
-        report: called with the bytes unpacked (or found) so far, and the bytes of all members.
+        report: called with (bytes unpacked or found, bytes of all members).
 
     Returns:
-        Member (path relative to ``target``) -> size in bytes, directories left out.
+        Member (path relative to ``target``) -> size in bytes, without directories.
 
     Raises:
-        CorruptedFile: no zip file, a truncated one, or a member whose checksum is wrong.
-        AsdRayError: a member that would leave the target, a link, an encrypted member, too many members or too much
-            data for the archive's size, nothing in ``folder``, no space left.
+        CorruptedFile: not a zip file, truncated, or a wrong checksum.
+        AsdRayError: a member outside the target, a link, an encrypted member, too many members, too much data for the
+            archive's size, nothing in ``folder``, no space left.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -96,7 +96,7 @@ def unpack(
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         raise CorruptedFile(f"{archive}: the archive is damaged ({error}).") from None
     except OSError as error:
-        if error.errno == errno.EINVAL:  # an offset in the archive that is none
+        if error.errno == errno.EINVAL:  # an invalid offset in the archive
             raise CorruptedFile(f"{archive}: the archive is damaged ({error.strerror}).") from None
         raise AsdRayError(f"{archive}: cannot be unpacked to {target} ({error}).") from None
     except NotImplementedError as error:
@@ -106,7 +106,7 @@ def unpack(
 
 
 def has_size(path: Path, size: int) -> bool:
-    """Whether there is a regular file (no link) of that size."""
+    """True for a regular file (no link) of that size."""
     try:
         found = path.lstat()
     except OSError:
@@ -125,7 +125,7 @@ def _is_there(path: Path, info: zipfile.ZipInfo) -> bool:
 
 
 def _members(archive: Path, opened: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The archive's files by their checked names."""
+    """List the archive's files by their checked names."""
     infos = opened.infolist()
     if len(infos) > MAX_MEMBERS:
         raise AsdRayError(f"{archive}: found {len(infos)} members; expected at most {MAX_MEMBERS}: {_REFUSED}.")
@@ -152,7 +152,7 @@ def _members(archive: Path, opened: zipfile.ZipFile) -> dict[str, zipfile.ZipInf
 
 
 def _problem(info: zipfile.ZipInfo) -> str | None:
-    """What is wrong with a member's name or kind. Windows' rules count everywhere: a data set is carried around."""
+    """Name what is wrong with a member's name or kind. Windows' rules apply everywhere: data sets move around."""
     name = info.orig_filename
     kind = stat.S_IFMT(info.external_attr >> 16)
     if "\\" in name or "\0" in name:
@@ -171,7 +171,7 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
 
 
 def _check_parents(archive: Path, target: Path, names: dict[str, zipfile.ZipInfo]) -> None:
-    """A link that is already in the target must not lead a member out of it."""
+    """Refuse links in the target that lead a member out of it."""
     root = target.resolve()
     for parent in {PurePosixPath(name).parent for name in names}:
         if (target / parent).resolve() != root / parent:

@@ -2,8 +2,8 @@
 
 Legend: N samples of a clip, F = N // 2 + 1 frequencies of its spectrum, M modes of a body, K harmonics of a shaft.
 
-Everything is vectorised over the clip. Filters are products of spectra, so they are circular: what rings on at the end
-of a clip is heard at its beginning, as if the machine had been running before.
+Filters are products of spectra and therefore circular: sound that decays beyond the end of a clip continues at its
+start, as if the machine had been running before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Real = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Grid:
-    """The time grid of a clip: ``rate`` in Hz, ``samples`` N."""
+    """Time grid of a clip: ``rate`` in Hz, ``samples`` N."""
 
     rate: int
     samples: int
@@ -37,35 +37,35 @@ class Grid:
 
 @lru_cache(maxsize=4)
 def time(grid: Grid) -> Real:
-    """(N,) in s."""
+    """(N,) times in s."""
     return np.arange(grid.samples) / grid.rate
 
 
 @lru_cache(maxsize=4)
 def frequency(grid: Grid) -> Signal:
-    """(F,) in Hz."""
+    """(F,) frequencies in Hz."""
     return scipy.fft.rfftfreq(grid.samples, 1 / grid.rate).astype(np.float32)
 
 
 def to_spectrum(signal: NDArray) -> Spectrum:
-    """(N,) -> (F,)."""
+    """Signal (N,) -> spectrum (F,)."""
     return scipy.fft.rfft(signal.astype(np.float32, copy=False))
 
 
 def to_signal(spectrum: NDArray, grid: Grid) -> Signal:
-    """(F,) -> (N,)."""
+    """Spectrum (F,) -> signal (N,)."""
     return scipy.fft.irfft(spectrum.astype(np.complex64, copy=False), grid.samples)
 
 
 def power(spectrum: NDArray, grid: Grid, low: float = 0.0, high: float = np.inf) -> float:
-    """Mean square of a sound between two frequencies in Hz (Parseval), without its mean."""
+    """Mean square of a sound between two frequencies in Hz (Parseval), without the constant part."""
     first, last = max(1, int(np.ceil(low * grid.seconds))), int(min(high, grid.rate) * grid.seconds) + 1
     parts = spectrum[first:last].astype(np.complex64, copy=False).view(np.float32)
     return 2 * float(np.sum(parts * parts)) / grid.samples**2  # not np.vdot: BLAS would start threads
 
 
 def rms(spectrum: NDArray, grid: Grid, low: float = 0.0, high: float = np.inf) -> float:
-    """Root of :func:`power`."""
+    """Square root of ``power``."""
     return math.sqrt(power(spectrum, grid, low, high))
 
 
@@ -73,27 +73,27 @@ def rms(spectrum: NDArray, grid: Grid, low: float = 0.0, high: float = np.inf) -
 
 
 def drift(grid: Grid, rng: Generator, seconds: float) -> Signal:
-    """(N,) a random curve of about zero mean and unit variance that changes over ``seconds``."""
+    """(N,) random curve of about zero mean and unit variance that changes within ``seconds``."""
     points = int(np.ceil(grid.seconds / seconds)) + 2
     curve = np.interp(time(grid), (np.arange(points) - rng.uniform()) * seconds, rng.standard_normal(points))
     return curve.astype(np.float32)
 
 
 def shaft_angle(grid: Grid, rng: Generator, hertz: float | Signal) -> Phase:
-    """(N,) the angle of a shaft in revolutions, from a random start. ``hertz``: its speed, constant or (N,)."""
+    """(N,) angle of a shaft in revolutions from a random start; ``hertz`` is its speed, constant or (N,)."""
     speed = np.broadcast_to(np.asarray(hertz, float) / grid.rate, (grid.samples,))
     return rng.uniform() + np.cumsum(speed)
 
 
 def turn_fraction(phase: Phase) -> Signal:
-    """(N,) the place within a revolution, over 0 to 1."""
+    """(N,) position within a revolution, 0 to 1."""
     return (phase - np.floor(phase)).astype(np.float32)
 
 
 def tones(phase: Phase, amplitudes: Real, angles: Real, grid: Grid) -> Signal:
-    """(N,) Σ_k amplitudes[k-1] · cos(2π (k · phase + angles[k-1])), without the harmonics that would alias.
+    """(N,) Σ_k amplitudes[k-1] · cos(2π (k · phase + angles[k-1])), without harmonics that would alias.
 
-    One revolution is tabulated and read at the shaft's angle, so the number of harmonics K costs nothing.
+    A table of one revolution is read at the shaft's angle, so the number of harmonics K costs nothing.
     """
     fastest = float(np.max(np.diff(phase[::32]))) / 32
     kept = min(len(amplitudes), int(0.48 / max(fastest, 1e-9)))
@@ -114,7 +114,7 @@ def tones(phase: Phase, amplitudes: Real, angles: Real, grid: Grid) -> Signal:
 
 
 def passing_times(phase: Phase, order: float, grid: Grid, offset: float = 0.0) -> Real:
-    """Times in s at which ``order · phase + offset`` passes a whole number: the impacts of a defect on a shaft."""
+    """Times in s when ``order · phase + offset`` passes a whole number: impacts of a defect on a shaft."""
     angle = order * phase + offset
     return np.interp(np.arange(np.ceil(angle[0]), angle[-1]), angle, time(grid))
 
@@ -125,7 +125,7 @@ def poisson_times(grid: Grid, rng: Generator, per_second: float) -> Real:
 
 
 def impulses(grid: Grid, times: Real, weights: Real | float = 1.0) -> Signal:
-    """(N,) an impulse of the given weight at every time; what lies outside of the clip is left out."""
+    """(N,) an impulse of the given weight at every time inside the clip."""
     at = times * grid.rate
     index = np.floor(at).astype(np.int64)
     inside = (index >= 0) & (index < grid.samples - 1)
@@ -136,21 +136,20 @@ def impulses(grid: Grid, times: Real, weights: Real | float = 1.0) -> Signal:
 
 
 def pulses(grid: Grid, times: Real, weights: Real | float, rise: float, fall: float) -> Signal:
-    """(N,) an envelope that rises to about its weight at every time and decays: ``rise`` and ``fall`` in s."""
+    """(N,) envelope that rises to about the weight at every time and decays; ``rise`` and ``fall`` in s."""
     poles = lowpass(grid, 1 / (2 * np.pi * rise)) * lowpass(grid, 1 / (2 * np.pi * fall))
     shape = poles * (fall * grid.rate)
     return np.maximum(to_signal(to_spectrum(impulses(grid, times, weights)) * shape, grid), 0)
 
 
 def strikes(grid: Grid, rng: Generator, times: Real, weights: Real | float, contact: float) -> Spectrum:
-    """(F,) knocks of two rough surfaces: a burst of noise at every time, ``contact`` in s, about as strong as its
-    weight's impulse."""
+    """(F,) knocks of rough surfaces: noise bursts of ``contact`` s, about as strong as impulses of their weights."""
     burst = white(grid, rng) * pulses(grid, times, weights, contact / 10, contact)
     return to_spectrum(burst) * math.sqrt(2 / (contact * grid.rate))
 
 
 def hum(grid: Grid, rng: Generator, hertz: float, amplitudes: Real) -> Spectrum:
-    """(F,) harmonics of the mains: steady, each at a random angle."""
+    """(F,) steady mains harmonics, each with a random phase."""
     spectrum = np.zeros(grid.samples // 2 + 1, np.complex64)
     lines = np.arange(1, len(amplitudes) + 1) * hertz * grid.seconds
     kept = lines < len(spectrum) - 1
@@ -169,26 +168,26 @@ def white(grid: Grid, rng: Generator) -> Signal:
 
 
 def band(grid: Grid, low: float, high: float, order: int = 2) -> Signal:
-    """(F,) magnitude of a Butterworth band-pass between two frequencies in Hz."""
+    """(F,) magnitude of a Butterworth band-pass; corners in Hz."""
     f = frequency(grid)
     x = (f / low) ** (2 * order)
     return np.sqrt(x / (1 + x) / (1 + (f / high) ** (2 * order))).astype(np.float32)
 
 
 def lowpass(grid: Grid, corner: float) -> Spectrum:
-    """(F,) a first-order low-pass with its corner in Hz."""
+    """(F,) first-order low-pass; corner in Hz."""
     return 1 / (1 + np.complex64(1j / corner) * frequency(grid))
 
 
 def slope(grid: Grid, corner: float, db_per_octave: float) -> Signal:
-    """(F,) magnitude that is flat below ``corner`` in Hz and falls (negative) or rises above it."""
-    square_gains = 20 * math.log10(4)  # what the square of f gains in dB when f doubles
+    """(F,) magnitude that is flat below ``corner`` in Hz and rises or falls (negative) above."""
+    square_gains = 20 * math.log10(4)  # dB per octave of f²
     return ((1 + (frequency(grid) / corner) ** 2) ** (db_per_octave / square_gains)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Body:
-    """The resonances of a casing, frame or pipe: M modes with frequency in Hz, Q and gain at the peak."""
+    """Resonances of a casing, frame or pipe: M modes with frequency in Hz, Q and peak gain."""
 
     hertz: tuple[float, ...]
     quality: tuple[float, ...]
@@ -196,7 +195,7 @@ class Body:
 
     @classmethod
     def draw(cls, rng: Generator, modes: int, low: float, high: float, quality: tuple[float, float]) -> Body:
-        """Modes spread evenly over the logarithm of frequency, each at random within its share."""
+        """Draw modes: even shares of the logarithmic frequency axis, one mode at random in each."""
         places = (np.arange(modes) + rng.uniform(size=modes)) / modes
         return cls(
             tuple(low * (high / low) ** places),
@@ -207,7 +206,7 @@ class Body:
 
 @lru_cache(maxsize=64)
 def response(body: Body, grid: Grid) -> Spectrum:
-    """(F,) a body's transfer function: the sum of its modes (second-order resonators with unit gain at their peak)."""
+    """(F,) transfer function of a body: the sum of its modes (second-order resonators, peak ``gain``)."""
     f = frequency(grid)
     total = np.zeros(len(f), np.complex64)
     for hertz, quality, gain in zip(body.hertz, body.quality, body.gain, strict=True):
@@ -218,7 +217,7 @@ def response(body: Body, grid: Grid) -> Spectrum:
 
 @lru_cache(maxsize=32)
 def room(seed: int, seconds: float, level: float, grid: Grid) -> Spectrum:
-    """(F,) direct sound and a diffuse tail with ``level`` times its amplitude, ``seconds`` to fall by 60 dB."""
+    """(F,) direct sound plus a diffuse tail of ``level`` times its amplitude that falls by 60 dB in ``seconds``."""
     length = min(grid.samples, max(2, int(seconds * grid.rate)))
     tail = np.random.default_rng(seed).standard_normal(length) * 1000.0 ** -(np.arange(length) / length)
     tail *= level / math.sqrt(np.sum(tail**2))
@@ -228,7 +227,7 @@ def room(seed: int, seconds: float, level: float, grid: Grid) -> Spectrum:
 
 @lru_cache(maxsize=32)
 def microphone(seed: int, grid: Grid) -> Signal:
-    """(F,) magnitude of one microphone and its place: no infrasound, a tilt, two broad bumps."""
+    """(F,) magnitude of one microphone at its place: no infrasound, a tilt, two broad bumps."""
     rng = np.random.default_rng(seed)
     octave = np.log2(np.maximum(frequency(grid), 20) / 1000)
     decibels = rng.normal(0, 0.7) * octave
@@ -238,15 +237,15 @@ def microphone(seed: int, grid: Grid) -> Signal:
 
 
 def reflection(grid: Grid, rng: Generator) -> Spectrum:
-    """(F,) one surface near the microphone, which stands a little differently for every clip."""
+    """(F,) reflection from a surface near the microphone, a little different in every clip."""
     delay, loss = rng.uniform(0.0003, 0.003), rng.uniform(0.02, 0.1)
     return 1 + np.complex64(loss) * np.exp(np.complex64(-2j * np.pi * delay) * frequency(grid))
 
 
 def factory(grid: Grid, site: Generator, rng: Generator) -> Spectrum:
-    """(F,) the noise of a hall: rumble and air that swell, mains hum, now and then a clang.
+    """(F,) noise of a factory hall: swelling rumble and air, mains hum, occasional clangs.
 
-    ``site`` draws what belongs to the place, ``rng`` what belongs to the clip.
+    ``site`` draws the properties of the place, ``rng`` those of the clip.
     """
     air = slope(grid, site.uniform(80, 250), site.uniform(-7, -4) + rng.normal(0, 0.4))
     hall = Body.draw(site, 4, 150, 3000, (1.0, 3.0))

@@ -14,4 +14,4 @@ MACHINES: dict[str, type[Machine]] = {
     "gearbox": Gearbox,
     "ToyCar": ToyCar,
 }
-"""Machine types in the generator's order."""
+"""Machine type -> its model, in the generator's order."""

@@ -1,9 +1,9 @@
-"""Physical models of machines and of what goes wrong with them.
+"""Physical models of machines and their faults: base classes and shared faults.
 
-A machine is drawn once (its speed, its numbers of blades or teeth, its resonances) and then heard in many operations
-(speed, load, moment). A fault changes or adds what its mechanism says: impacts at a defect's order of the shaft excite
-the body, a loose belt flaps after a reversal, a clogged fan surges. The healthy part of a sound draws from one random
-stream and the fault from another, so that a clip with and without its fault differs by the fault alone.
+A machine is drawn once (speed, numbers of blades or teeth, resonances) and then recorded in many operations (speed,
+load). A fault adds or changes the sound of its mechanism: a bearing defect strikes the body at its order of the shaft,
+a loose belt flaps after a reversal, a clogged fan surges. Healthy sound and fault use separate random streams, so that
+a clip with and without its fault differs by the fault alone.
 
 Orders and mechanisms follow the standard texts of condition monitoring (R. B. Randall, Vibration-based Condition
 Monitoring, 2nd ed. 2021: bearings, gears, imbalance; C. E. Brennen, Hydrodynamics of Pumps, 1994: cavitation).
@@ -49,9 +49,9 @@ class Operation:
         rng: random stream of the healthy sound.
         fault_rng: random stream of the fault.
         speed: relative to the machine's nominal speed.
-        load: 0 idle to 1 full.
+        load: 0 (idle) to 1 (full).
         fault: kind, or empty for a healthy machine.
-        severity: of the fault, over 0 to 1.
+        severity: of the fault, 0 to 1.
     """
 
     grid: Grid
@@ -63,13 +63,13 @@ class Operation:
     severity: float = 0.0
 
     def shaft(self, hertz: float, wander: float = 0.004) -> Phase:
-        """(N,) angle of a shaft with a nominal speed in Hz that wanders a little."""
+        """(N,) angle of a shaft in revolutions; ``hertz`` is its nominal speed, ``wander`` its relative fluctuation."""
         return shaft_angle(self.grid, self.rng, hertz * self.speed * (1 + wander * drift(self.grid, self.rng, 2.0)))
 
 
 @dataclass(frozen=True)
 class Fault:
-    """How loud a fault is: its power in its band, in dB over the healthy machine's there, from severity 0 to 1."""
+    """Loudness of a fault: its power in its band relative to the healthy machine, in dB at severity 0 and 1."""
 
     band: Band
     hertz: tuple[float, float]
@@ -86,14 +86,14 @@ class Machine(ABC):
 
     @abstractmethod
     def __init__(self, rng: Generator) -> None:
-        """Draws the individual's parameters."""
+        """Draw the individual's parameters."""
 
     @abstractmethod
     def sound(self, op: Operation) -> Spectrum:
-        """(F,) spectrum of what the machine radiates."""
+        """(F,) spectrum of the radiated sound."""
 
     def with_fault(self, healthy: Spectrum, faulty: Spectrum, op: Operation) -> Spectrum:
-        """(F,) the healthy sound and the fault's, at the level that its severity asks for."""
+        """(F,) healthy sound plus the fault at the level of its severity."""
         fault = self.faults[op.fault]
         here = power(faulty, op.grid, *fault.hertz)
         if here == 0:
@@ -103,9 +103,9 @@ class Machine(ABC):
 
 
 def made_strokes(op: Operation, strokes: int, share: float) -> Real:
-    """(strokes,) 1 for a stroke that the machine makes, 0 for one that it misses: ``share`` of them, at least one.
+    """(strokes,) 1 for a stroke made, 0 for one missed: ``share`` of them, at least one.
 
-    Not the first and the last, of which the clip may have next to nothing.
+    The first and last stroke are made, as the clip may hold little of them.
     """
     made = np.ones(strokes)
     inner = 1 + op.fault_rng.permutation(max(strokes - 2, 0))
@@ -114,8 +114,10 @@ def made_strokes(op: Operation, strokes: int, share: float) -> Real:
 
 
 def bearing_defect(op: Operation, shaft: Phase, order: float, body: Body) -> Spectrum:
-    """A spall on a ball strikes both races: ``order`` impacts a revolution, with slip, loudest where the cage carries
-    the ball through the load (0.4 times a revolution)."""
+    """(F,) a damaged ball strikes both races: ``order`` impacts per revolution, with slip.
+
+    Impacts are loudest where the cage carries the ball through the load (0.4 times per revolution).
+    """
     rng = op.fault_rng
     slip = 1 + 0.004 * drift(op.grid, rng, 0.5)
     balls = np.cumsum(np.diff(shaft, prepend=shaft[0]) * slip)
@@ -126,7 +128,7 @@ def bearing_defect(op: Operation, shaft: Phase, order: float, body: Body) -> Spe
 
 
 def unbalance(op: Operation, shaft: Phase, carrier: Signal) -> Spectrum:
-    """The heavy side of a rotor: the frame shakes at the shaft's speed and its harmonics, and modulates ``carrier``."""
+    """(F,) a rotor with a heavy side: the frame shakes at harmonics of the shaft's speed and modulates ``carrier``."""
     rng = op.fault_rng
     shake = tones(shaft, 1 / np.arange(1, 9) ** 0.7, rng.uniform(size=8), op.grid)
     beat = 1 + 0.7 * drift(op.grid, rng, 0.7)

@@ -1,12 +1,11 @@
-"""A synthetic data set: which recordings there are, how each one sounds, and their files.
+"""A synthetic data set: plan of its recordings, their sound, and their files.
 
-Deterministic: a recording names all that its sound depends on, so it is the same in any process and in any order. The
-set is a testbed: results on it say nothing about real machines. How hard it is: :mod:`asd_ray.bench.calibration`.
+Deterministic: a ``Recording`` holds everything that its sound depends on, so it is the same in any process and order.
+The set is a testbed: results on it say nothing about real machines. ``bench.calibration`` measures how hard it is.
 """
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from asd_ray.config import SyntheticConfig
 from asd_ray.data.clips import stable_hash
+from asd_ray.data.side_files import csv_text
 from asd_ray.data.synthetic.acoustics import (
     Grid,
     Spectrum,
@@ -39,21 +39,21 @@ from asd_ray.errors import AsdRayError
 from asd_ray.files import write_atomically
 
 GENERATOR = 3
-"""Version of the recordings: raised whenever one of the same name would sound different, or have another name."""
+"""Version of the recordings; raised when a recording's sound or name changes."""
 
 IDS = {
     "dcase2020": ("00", "02", "04", "06", "01", "03", "05"),  # the development IDs first
     "dcase2022": ("00", "01", "02", "03", "04", "05", "06"),
 }
 SAMPLE_RATE, SECONDS = 16000, 10.0
-OPERATION = {  # range of speed relative to the nominal one, range of load, by domain
+OPERATION = {  # domain -> range of relative speed, range of load
     "none": ((0.97, 1.03), (0.0, 1.0)),
     "source": ((0.97, 1.03), (0.0, 0.7)),
     "target": ((1.08, 1.14), (0.6, 1.0)),
 }
 SEVERITY = (0.3, 1.0)
-LEVEL_DB = (-40.5, -39.5)  # RMS of a clip in dB of full scale; the public sets' lie around -40
-LEAK_DB = -12.0  # a machine behind the wall, relative to the hall's own noise
+LEVEL_DB = (-40.5, -39.5)  # RMS of a clip in dB of full scale; about -40 in the public sets
+LEAK_DB = -12.0  # a machine behind the wall, relative to the hall's noise
 CHUNK = 16  # recordings per task
 
 Split = Literal["train", "test"]
@@ -67,24 +67,24 @@ ParallelMap = Callable[[Callable[[Chunk], Any], Iterable[Chunk]], Iterator[Any]]
 
 @dataclass(frozen=True)
 class Recording:
-    """One clip of the set, and all that its sound depends on.
+    """One clip and everything that its sound depends on.
 
     Attributes:
         path: relative to the set's root, with forward slashes.
-        machine: machine type, a key of :data:`~asd_ray.data.synthetic.machines.MACHINES`.
+        machine: machine type, a key of ``machines.MACHINES``.
         id: ID (``dcase2020``) or section (``dcase2022``).
         split: ``train`` or ``test``.
         label: ``normal`` or ``anomaly``.
         domain: ``source``, ``target``, or ``none`` in the ``dcase2020`` layout.
         fault: kind, or empty for a normal clip.
-        band: where the fault is heard, ``low`` or ``high``, or empty.
-        severity: of the fault over 0 to 1, 0 for a normal clip.
+        band: frequency range of the fault, ``low`` or ``high``, or empty.
+        severity: of the fault, 0 to 1; 0 for a normal clip.
         speed: relative to the machine's nominal speed.
-        load: 0 idle to 1 full.
-        snr_db: power of the healthy machine over that of the background.
+        load: 0 (idle) to 1 (full).
+        snr_db: power of the healthy machine over the background, in dB.
         level_db: RMS of the clip in dB of full scale.
-        individual: seed of the machine itself and of its place.
-        seed: of everything that is random in this clip alone.
+        individual: seed of the machine and its place.
+        seed: of everything random in this clip alone.
     """
 
     path: str
@@ -108,13 +108,13 @@ class Recording:
 
 
 def plan(config: SyntheticConfig, layout: str = "dcase2020") -> list[Recording]:
-    """The recordings of a set, in the order of machines and IDs.
+    """Plan the recordings of a set, in the order of machines and IDs.
 
-    Within an ID and label, level, load, speed, SNR and severity are Latin hypercubes: each covers its range evenly
-    for normal and for anomalous clips, so that neither loudness nor operation tells them apart, even in a small set.
+    Within an ID and label, level, load, speed, SNR and severity form a Latin hypercube: each covers its range evenly
+    for normal and for anomalous clips, so that neither loudness nor operation separates them, even in a small set.
 
     Raises:
-        AsdRayError: an unknown layout, or more machine types or IDs than there are.
+        AsdRayError: an unknown layout, or too many machine types or IDs.
     """
     if layout not in IDS:
         raise AsdRayError(f"synthetic layout {layout!r}: expected one of {', '.join(IDS)}.")
@@ -132,7 +132,7 @@ def plan(config: SyntheticConfig, layout: str = "dcase2020") -> list[Recording]:
 
 
 def _strata(config: SyntheticConfig, layout: str) -> Iterator[tuple[Split, Label, str, int]]:
-    """Split, label, domain and number of clips. 2022: about a tenth of training is target, and half of the test."""
+    """Split, label, domain, number of clips. DCASE 2022: a tenth of training and half of the test clips are target."""
     if layout == "dcase2020":
         yield "train", "normal", "none", config.train
         yield "test", "normal", "none", config.test_normal
@@ -150,12 +150,12 @@ def _strata(config: SyntheticConfig, layout: str) -> Iterator[tuple[Split, Label
 def _stratum(
     config: SyntheticConfig, layout: str, machine: str, name: str, split: Split, label: Label, domain: str, count: int
 ) -> Iterator[Recording]:
-    """The recordings of one ID, split, label and domain. A target domain turns faster, under more load."""
+    """Plan the recordings of one ID, split, label and domain. The target domain has more speed and load."""
     rng = np.random.default_rng(stable_hash("stratum", config.seed, layout, machine, name, split, label, domain))
     faults = MACHINES[machine].faults
-    first = config.test_anomaly - count  # the target domain's kinds go on where the source's end
+    first = config.test_anomaly - count  # the target domain continues with the next kinds
     kinds = [list(faults)[(first + index) % len(faults)] if label == "anomaly" else "" for index in range(count)]
-    from scipy.stats import qmc  # 0.4 s that a process which renders saves
+    from scipy.stats import qmc  # here: its import takes 0.4 s, which rendering processes save
 
     design = qmc.LatinHypercube(5, rng=rng).random(count).tolist()
     (slowest, fastest), (idle, full) = OPERATION[domain]
@@ -164,7 +164,7 @@ def _stratum(
         if layout == "dcase2020":
             path = f"{machine}/{split}/{label}_id_{name}_{index:08d}.wav"
         else:
-            # As coarse as those of DCASE 2022, so that several clips have the same.
+            # Coarse as in DCASE 2022, so that several clips share a value.
             steps = f"spd_{10 * round(10 * speed)}_load_{50 * round(2 * load)}"
             settings = f"{steps}_mic_{1 + (domain == 'target')}"
             path = f"{machine}/{split}/section_{name}_{domain}_{split}_{label}_{index:04d}_{settings}.wav"
@@ -200,10 +200,10 @@ def _random(recording: Recording, part: str) -> np.random.Generator:
 
 
 def render(recording: Recording, sample_rate: int = SAMPLE_RATE, seconds: float = SECONDS) -> NDArray[np.float32]:
-    """The sound of a recording, (samples,) float32 within -1 to 1. A pure function of its arguments.
+    """Render a recording's sound, (samples,) float32 within -1 to 1; a pure function of its arguments.
 
-    The machine in its room, the hall's noise, another machine behind the wall, the microphone; then the whole clip is
-    brought to the recording's level, so that no fault makes it louder.
+    The machine in its room, the hall's noise, another machine behind the wall, and the microphone. The clip is then
+    scaled to the recording's level, so that no fault makes it louder.
     """
     grid = Grid(sample_rate, round(sample_rate * seconds))
     rng = _random(recording, "scene")
@@ -219,7 +219,7 @@ def render(recording: Recording, sample_rate: int = SAMPLE_RATE, seconds: float 
     place = stable_hash("place", recording.individual, recording.domain == "target")
     machine = _machine(recording.machine, recording.individual).sound(operation)
     noise = _background(recording.machine, place, grid, rng)
-    # From 60 Hz on: what lies below is strong in a hall, but no microphone hears it.
+    # From 60 Hz on: a hall is loud below, but no microphone picks it up.
     noise *= rms(machine, grid, 60) / rms(noise, grid, 60) / 10 ** (recording.snr_db / 20)
     heard = (machine * room(place, 0.35, 0.5, grid) + noise) * reflection(grid, rng) * microphone(place, grid)
     signal = to_signal(heard, grid).astype(np.float64)
@@ -228,7 +228,7 @@ def render(recording: Recording, sample_rate: int = SAMPLE_RATE, seconds: float 
 
 
 def _background(machine: str, place: int, grid: Grid, rng: np.random.Generator) -> Spectrum:
-    """(F,) the noise of the hall, and a healthy machine of another type that leaks in through the wall."""
+    """(F,) noise of the hall and of a healthy machine of another type behind the wall."""
     hall = factory(grid, np.random.default_rng(place), rng)
     others = [name for name in MACHINES if name != machine]
     neighbour = _machine(others[place % len(others)], stable_hash("neighbour", place))
@@ -241,7 +241,7 @@ def _background(machine: str, place: int, grid: Grid, rng: np.random.Generator) 
 
 
 def write(root: Path, recording: Recording, sample_rate: int = SAMPLE_RATE, seconds: float = SECONDS) -> None:
-    """Renders a recording to its 16-bit wav file below ``root``; the file is whole or not there.
+    """Render a recording to its 16-bit wav file below ``root``, atomically.
 
     Raises:
         AsdRayError: the file cannot be written.
@@ -271,15 +271,15 @@ def synthesise(
     progress: Callable[[int, int], None] | None = None,
     parallel_map: ParallelMap | None = None,
 ) -> list[Recording]:
-    """Writes the recordings of a set that are not there yet, ``faults.csv`` and ``synthetic.json``.
+    """Write the missing recordings of a set, ``faults.csv`` and ``synthetic.json``.
 
     Args:
         root: folder of the set: new, empty, or begun by an earlier call with the same ``config`` and ``layout``.
-        progress: called with the numbers of recordings that are there and of all.
-        run: ``(function, chunks) -> results in any order``, by which a caller renders in parallel; serial by default.
+        progress: called with (recordings done, all recordings).
+        parallel_map: ``(function, chunks) -> results in any order``, to render in parallel; serial by default.
 
     Returns:
-        All recordings of the set, written now or before.
+        All recordings of the set.
 
     Raises:
         AsdRayError: the folder holds something else, or cannot be written.
@@ -297,20 +297,20 @@ def synthesise(
         done += written
         if progress:
             progress(done, len(recordings))
-    faulty = (recording for recording in recordings if recording.fault)
-    _write_csv(root / "faults.csv", FAULT_COLUMNS, ([getattr(r, name) for name in FAULT_COLUMNS] for r in faulty))
+    rows = [FAULT_COLUMNS, *([getattr(r, name) for name in FAULT_COLUMNS] for r in recordings if r.fault)]
+    _put(root / "faults.csv", csv_text(rows).encode())
     if layout == "dcase2022":
         for (machine, name), members in groupby(recordings, lambda recording: (recording.machine, recording.id)):
-            rows = [[r.path, *Path(r.path).stem.split("_")[6:]] for r in members]
-            _write_csv(root / machine / f"attributes_{name}.csv", ATTRIBUTE_COLUMNS, rows)
+            rows = [ATTRIBUTE_COLUMNS, *([r.path, *Path(r.path).stem.split("_")[6:]] for r in members)]
+            _put(root / machine / f"attributes_{name}.csv", csv_text(rows).encode())
     return recordings
 
 
 def read_description(root: Path) -> tuple[SyntheticConfig, str] | None:
-    """The configuration and layout of the synthetic set in a folder, or None where there is no such set.
+    """Read the configuration and layout of a synthetic set; None in a folder without ``synthetic.json``.
 
     Raises:
-        AsdRayError: its ``synthetic.json`` is not one of this version.
+        AsdRayError: ``synthetic.json`` is invalid or of another version.
     """
     mark = root / "synthetic.json"
     try:
@@ -324,7 +324,7 @@ def read_description(root: Path) -> tuple[SyntheticConfig, str] | None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file has the size that :func:`write` gives it."""
+    """True if a file has the size that ``write`` gives it."""
     try:
         return path.stat().st_size == 44 + 2 * round(SAMPLE_RATE * SECONDS)
     except OSError:
@@ -332,7 +332,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _claim(root: Path, config: SyntheticConfig, layout: str) -> None:
-    """Marks a new folder as this set's, and refuses one that holds anything else."""
+    """Mark a new folder with ``synthetic.json``; refuse a folder with other content."""
     mark = root / "synthetic.json"
     ours = {"generator": GENERATOR, "layout": layout, **config.model_dump(mode="json")}
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
@@ -343,16 +343,8 @@ def _claim(root: Path, config: SyntheticConfig, layout: str) -> None:
         different = [key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)]
     except (OSError, ValueError, TypeError, AttributeError):
         raise AsdRayError(
-            f"{root}: is no empty folder and no synthetic set either (no readable synthetic.json); choose another one."
+            f"{root}: is not empty and has no readable synthetic.json; expected a synthetic set; choose another folder."
         ) from None
     if different:
         found = ", ".join(f"{key} {theirs.get(key)} instead of {ours.get(key)}" for key in different)
         raise AsdRayError(f"{root}: holds another synthetic set ({found}); choose another folder or delete this one.")
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    _put(path, text.getvalue().encode())

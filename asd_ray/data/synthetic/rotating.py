@@ -1,4 +1,4 @@
-"""Machines that turn: fan, pump, gearbox, toy car."""
+"""Rotating machines: fan, pump, gearbox, toy car."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from asd_ray.data.synthetic.mechanics import Fault, Machine, Operation, bearing_
 
 
 class Fan(Machine):
-    """An industrial fan: blade-passing tones, turbulence that the blades modulate, motor hum."""
+    """An industrial fan: blade-passing tones, turbulence modulated by the blades, motor hum."""
 
     faults: ClassVar[dict[str, Fault]] = {
         "imbalance": Fault("low", (30, 500), (-12.5, -2.5)),
@@ -70,12 +70,12 @@ class Fan(Machine):
         rng = op.fault_rng
         if op.fault == "imbalance":
             faulty = unbalance(op, shaft, blade / blade.std()) * (0.3 + casing)
-        elif op.fault == "clogging":  # the flow separates and comes back: a surge of low rumble
+        elif op.fault == "clogging":  # the flow separates and reattaches: surges of low rumble
             surge = np.maximum(drift(grid, rng, 0.25), 0)
             faulty = to_spectrum(white(grid, rng) * surge) * band(grid, 70, 350)
         elif op.fault == "bearing_defect":
             faulty = bearing_defect(op, shaft, self.order, self.bearing)
-        else:  # a blade touches the housing once a turn while the shroud is pushed in
+        else:  # a blade touches the pushed-in housing once per revolution
             contact = drift(grid, rng, 0.5) > 0.4
             touch = pulses(grid, passing_times(shaft, 1, grid, rng.uniform()), 1.0, 0.0005, 0.004)
             faulty = to_spectrum(white(grid, rng) * touch * contact) * band(grid, 2200, 6500)
@@ -119,19 +119,19 @@ class Pump(Machine):
         if not op.fault:
             return healthy
         rng = op.fault_rng
-        if op.fault == "cavitation":  # vapour bubbles collapse in swarms, most where a vane passes
+        if op.fault == "cavitation":  # vapour bubbles collapse in swarms, mostly at a passing vane
             swarm = np.maximum(1 + 1.2 * drift(grid, rng, 0.15), 0.0)
             times = poisson_times(grid, rng, 1500)
             index = np.minimum((times * grid.rate).astype(int), grid.samples - 1)
             weights = swarm[index] * (1 + 0.8 * np.cos(2 * np.pi * self.vanes * shaft[index]))
             weights *= rng.lognormal(0, 0.7, len(times)) * rng.choice([-1.0, 1.0], len(times))
             faulty = to_spectrum(impulses(grid, times, weights)) * band(grid, 3000, 7000)
-        elif op.fault == "leak":  # a jet of air or water hisses at the seal
+        elif op.fault == "leak":  # air or water hisses at the seal
             faulty = to_spectrum(white(grid, rng)) * np.abs(response(self.spout, grid))
         elif op.fault == "clogging":  # the flow gurgles: pulsation at a few hertz
             gurgle = (1 + np.sin(2 * np.pi * shaft_angle(grid, rng, 3.0 * (1 + 0.2 * drift(grid, rng, 0.5))))) ** 3
             faulty = to_spectrum(white(grid, rng) * gurgle) * band(grid, 80, 350)
-        else:  # the base rattles on its loose screw, some turns more than others
+        else:  # the base rattles on a loose screw, irregularly
             times = passing_times(shaft, 0.5, grid, rng.uniform())
             weights = rng.lognormal(0, 0.5, len(times)) * (rng.uniform(size=len(times)) < 0.5)
             faulty = to_spectrum(impulses(grid, times, weights)) * response(self.mount, grid)
@@ -139,7 +139,7 @@ class Pump(Machine):
 
 
 class Gearbox(Machine):
-    """A spur gear stage: mesh tones that both shafts modulate, lubricant and bearing noise."""
+    """A spur gear stage: mesh tones modulated by both shafts, lubricant and bearing noise."""
 
     faults: ClassVar[dict[str, Fault]] = {
         "tooth_defect": Fault("high", (1500, 7500), (-15.5, -5.5)),
@@ -176,13 +176,13 @@ class Gearbox(Machine):
         if not op.fault:
             return healthy
         rng = op.fault_rng
-        if op.fault == "tooth_defect":  # one cracked tooth of the wheel meets the pinion once a turn
+        if op.fault == "tooth_defect":  # a cracked tooth of the wheel strikes once per revolution
             times = passing_times(output, 1, grid, rng.uniform())
             hits = impulses(grid, times, rng.lognormal(0, 0.3, len(times)))
             faulty = to_spectrum(hits) * case * band(grid, 1500, 7000)
         elif op.fault == "bearing_defect":
             faulty = bearing_defect(op, shaft, self.order, self.bearing)
-        elif op.fault == "eccentricity":  # the wheel runs out of true: the mesh swells once a turn of the output
+        elif op.fault == "eccentricity":  # the mesh swells once per revolution of the output
             faulty = to_spectrum(mesh * tones(output, np.array([1, 0.5]), rng.uniform(size=2), grid)) * (0.3 + case)
         else:
             faulty = unbalance(op, shaft, white(grid, rng) * 0.5) * slope(grid, 100, -9)
@@ -201,7 +201,7 @@ class ToyCar(Machine):
 
     def __init__(self, rng: Generator) -> None:
         self.hertz = rng.uniform(70, 130)
-        self.ratio = rng.uniform(9, 14)  # motor turns for a turn of the wheels
+        self.ratio = rng.uniform(9, 14)  # motor revolutions per wheel revolution
         self.teeth = int(rng.integers(8, 13))
         orders = np.arange(1, 5 * self.teeth + 1)
         peaks = (orders % 3 == 0) | (orders % self.teeth == 0)
@@ -228,15 +228,15 @@ class ToyCar(Machine):
             return healthy
         rng = op.fault_rng
         times = passing_times(wheel, 1, grid, rng.uniform())
-        if op.fault == "bent_shaft":  # the gears press and let go once a turn of the wheels, and rock the chassis
+        if op.fault == "bent_shaft":  # gear pressure varies once per wheel revolution and rocks the chassis
             sway = drive * tones(wheel, np.array([1, 0.3]), rng.uniform(size=2), grid)
             faulty = to_spectrum(sway) * band(grid, 80, 1000) * (0.3 + shell)
         elif op.fault == "deformed_wheel":  # a flat spot thumps on the track
             faulty = to_spectrum(white(grid, rng) * pulses(grid, times, 1.0, 0.002, 0.012)) * band(grid, 90, 450)
-        elif op.fault == "tooth_defect":  # a chipped tooth on the axle's gear
+        elif op.fault == "tooth_defect":  # a chipped tooth on the axle gear
             hits = impulses(grid, times, rng.lognormal(0, 0.3, len(times)))
             faulty = to_spectrum(hits) * shell * band(grid, 1500, 7000)
-        else:  # worn brushes spark at the commutator, in fits
+        else:  # worn brushes spark at the commutator, in bursts
             fits = np.maximum(drift(grid, rng, 0.3), 0)
             sparks = pulses(grid, passing_times(motor, 3, grid), 1.0, 0.0001, 0.0006)
             faulty = to_spectrum(white(grid, rng) * sparks * fits) * band(grid, 3000, 7200)

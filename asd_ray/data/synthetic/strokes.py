@@ -1,4 +1,4 @@
-"""Machines that move to and fro: slide rail and solenoid valve."""
+"""Reciprocating machines: slide rail and solenoid valve."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from asd_ray.data.synthetic.mechanics import Fault, Machine, Operation, made_str
 
 
 class Slider(Machine):
-    """A belt-driven slide rail: strokes and waits, rolling noise and motor whine with the speed, thumps at the ends."""
+    """A belt-driven slide rail: strokes and pauses, rolling noise and motor whine by speed, thumps at the ends."""
 
     faults: ClassVar[dict[str, Fault]] = {
         "rail_damage": Fault("high", (1500, 7500), (-14, -4)),
@@ -45,8 +45,8 @@ class Slider(Machine):
 
     def __init__(self, rng: Generator) -> None:
         self.period = rng.uniform(1.3, 2.6)  # s, to and fro
-        self.ramp = rng.uniform(0.1, 0.25)  # share of a stroke that accelerates
-        self.asymmetry = rng.uniform(0.7, 0.95)  # of the way back
+        self.ramp = rng.uniform(0.1, 0.25)  # share of a stroke spent accelerating
+        self.asymmetry = rng.uniform(0.7, 0.95)  # relative speed of the return stroke
         self.whine = rng.uniform(250, 700)  # Hz at full speed
         harmonics = np.arange(1, 13)
         self.amplitudes = rng.lognormal(0, 0.6, 12) / harmonics ** rng.uniform(0.8, 1.5)
@@ -54,12 +54,12 @@ class Slider(Machine):
         self.frame = Body.draw(rng, 8, 150, 6000, (5, 25))
         self.corner, self.fall = rng.uniform(800, 2500), rng.uniform(-8, -5)
         self.tonality, self.thump = rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.8)
-        self.place = rng.uniform(0.25, 0.75)  # of the damage on the rail
+        self.place = rng.uniform(0.25, 0.75)  # position of the damage on the rail
         self.squeal = rng.uniform(2200, 4500)  # Hz
-        self.dwell = rng.uniform(0.1, 0.3)  # share of a stroke that the carriage waits before it
+        self.dwell = rng.uniform(0.1, 0.3)  # share of a stroke spent waiting before it
 
     def velocity(self, stroke: Phase, made: Real) -> Signal:
-        """(N,) relative speed of the carriage at an angle of its cycle. ``made``: how far each stroke goes."""
+        """(N,) relative speed of the carriage at cycle angles ``stroke``; ``made`` scales each stroke (1: full)."""
         number = np.floor(2 * stroke).astype(np.int32)
         way = np.maximum(2 * stroke - number - self.dwell, 0).astype(np.float32) / (1 - self.dwell)
         height = np.where((np.arange(len(made)) + number[0]) % 2, self.asymmetry, 1.0) * made
@@ -72,14 +72,14 @@ class Slider(Machine):
         ends = passing_times(stroke, 2, grid)
         healthy_strokes = np.ones(len(ends) + 1)
         made = healthy_strokes
-        if op.fault == "missing_stroke":  # the carriage sticks, and creeps instead
+        if op.fault == "missing_stroke":  # the carriage sticks and creeps
             made = np.maximum(made_strokes(op, len(made), 0.05 + 0.15 * op.severity), faults.uniform(0, 0.3, len(made)))
         speed = self.velocity(stroke, made)
         frame = response(self.frame, grid)
         path = slope(grid, self.corner, self.fall) * (0.3 + np.abs(frame))
         ground = white(grid, rng)
         rolling = to_spectrum(ground * speed) * path
-        # What the parts are balanced by: the healthy rolling noise, also where strokes are missing.
+        # The healthy rolling noise sets the level of all parts, even if strokes are missing.
         usual = self.velocity(stroke, healthy_strokes)
         scale = rms(to_spectrum(ground * usual) * path, grid)
         motor = shaft_angle(grid, rng, self.whine * op.speed * speed)
@@ -92,13 +92,13 @@ class Slider(Machine):
         healthy = rolling + whine + thump
         if op.fault in ("", "missing_stroke"):
             return healthy
-        if op.fault == "rail_damage":  # balls pass over a pitted stretch at one place, on the way there and back
+        if op.fault == "rail_damage":  # balls roll over pitting at one place, in both directions
             moments = (self.dwell + (1 - self.dwell) * way for way in (self.place, 1 - self.place))
             times = np.concatenate([passing_times(stroke, 1, grid, -(n + at) / 2) for n, at in enumerate(moments)])
             times = times[:, None] + faults.uniform(-0.08, 0.08, (len(times), 16))
             hits = impulses(grid, times.ravel(), faults.lognormal(0, 0.4, times.size))
             faulty = to_spectrum(hits) * frame * band(grid, 1500, 7000)
-        elif op.fault == "dry_rail":  # friction hisses all the way, and squeals where it sticks and slips, at low speed
+        elif op.fault == "dry_rail":  # friction hisses all the way; stick-slip squeals at low speed
             squeal = ((speed > 0.05) & (speed < 0.7)) * np.exp(0.7 * drift(grid, faults, 0.1))
             pitch = shaft_angle(grid, faults, self.squeal * (1 + 0.03 * drift(grid, faults, 0.2)))
             squeal *= tones(pitch, np.array([1, 0.5, 0.3]), faults.uniform(size=3), grid)
@@ -111,7 +111,7 @@ class Slider(Machine):
 
 
 class Valve(Machine):
-    """A solenoid valve: clicks on opening and closing, flow while it is open, hum while it is energised."""
+    """A solenoid valve: clicks when it opens and closes, flow while open, hum while energised."""
 
     faults: ClassVar[dict[str, Fault]] = {
         "leak": Fault("high", (2500, 7500), (-30, -20)),
@@ -151,7 +151,7 @@ class Valve(Machine):
             return healthy
         if op.fault == "leak":  # the closed valve hisses
             faulty = to_spectrum(white(grid, faults) * (1 - is_open)) * band(grid, 3000, 7000)
-        elif op.fault == "dirt":  # grit under the plunger: a scrape before it seats
+        elif op.fault == "dirt":  # grit under the plunger scrapes before closing
             scrape = pulses(grid, closes - 0.06, faults.lognormal(0, 0.3, len(closes)), 0.02, 0.02)
             faulty = to_spectrum(white(grid, faults) * scrape) * band(grid, 1800, 6500)
         else:  # a weak coil lets the plunger bounce
@@ -162,6 +162,6 @@ class Valve(Machine):
 
     @staticmethod
     def made_at(times: Real, cycle: Phase, made: Real, grid: Grid) -> Real:
-        """Of the strokes that the times in s belong to: (times,) 1 made, 0 missed."""
+        """(times,) 1 or 0: whether the stroke at each time in s is made."""
         number = np.floor(np.interp(times, time(grid), cycle) + 1e-6).astype(int)
         return made[np.minimum(number - int(np.floor(cycle[0])), len(made) - 1)]

@@ -149,7 +149,7 @@ def test_another_generator_is_refused(tmp_path):
 @pytest.mark.parametrize(("name", "text"), [("notes.txt", "x"), ("synthetic.json", "x"), ("synthetic.json", "[1]")])
 def test_a_folder_of_something_else_is_left_alone(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    with pytest.raises(AsdRayError, match=r"no synthetic set.*synthetic\.json"):
+    with pytest.raises(AsdRayError, match=r"no readable synthetic\.json; expected a synthetic set"):
         synthesise(tmp_path, SMALL)
     assert content(tmp_path) == {name: text.encode()}
 
