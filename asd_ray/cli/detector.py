@@ -20,7 +20,7 @@ from asd_ray.errors import AsdRayError, ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from asd_ray.challenge.official import Official
+    from asd_ray.challenge.official import OfficialMetrics
     from asd_ray.detector.detector import Detector
 
 
@@ -144,7 +144,7 @@ def evaluate(
     Scores and labels are paired by file name. Parts of the data set (development, evaluation) without any score file
     are left out; of the others every labelled test clip must have a score.
     """
-    from asd_ray.challenge.official import label_scores, official
+    from asd_ray.challenge.official import label_scores, official_metrics
     from asd_ray.data import layouts
 
     if not 0 < max_fpr < 1:
@@ -153,7 +153,7 @@ def evaluate(
     if kind is None:
         raise AsdRayError(f"{data}: no known layout; choose one with --layout, or see `asd-ray data check`.")
     labelled = label_scores(scores, layouts.scan(data, kind, machines=machines), machines)
-    evaluation = official(labelled, max_fpr, resamples)
+    evaluation = official_metrics(labelled, max_fpr, resamples)
     if as_json:
         tables = {"ids": evaluation.ids, "machines": evaluation.machines, "averages": evaluation.averages}
         document = {name: _records(table.rename(columns={"split": "part"})) for name, table in tables.items()}
@@ -171,7 +171,7 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype(object).where(table.notna(), None)
 
 
-def _evaluation_text(evaluation: Official, max_fpr: float) -> str:
+def _evaluation_text(evaluation: OfficialMetrics, max_fpr: float) -> str:
     """One table for each part: its IDs, below them their machine's mean, at the end the mean over machines."""
     from asd_ray.metrics import has_domains
 

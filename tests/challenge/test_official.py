@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from asd_ray.challenge.official import label_scores, official
+from asd_ray.challenge.official import label_scores, official_metrics
 from asd_ray.challenge.submission import write_submission
 from asd_ray.data.clips import Clip
 from asd_ray.errors import AsdRayError
@@ -74,7 +74,7 @@ def is_anomaly(clip: Clip) -> int:
 def test_the_evaluator_of_2020_gives_the_same_numbers(tmp_path: Path) -> None:
     clips = clips_2020()
     write_submission(tmp_path, scored(clips), "dcase2020")
-    found = official(label_scores(tmp_path, clips), resamples=0)
+    found = official_metrics(label_scores(tmp_path, clips), resamples=0)
     averages = []
     for machine in ("fan", "ToyCar"):
         performance = []
@@ -133,7 +133,7 @@ def test_the_evaluator_of_2022_gives_the_same_numbers(tmp_path: Path) -> None:
     clips = clips_2022(machines)
     write_submission(tmp_path, scored(clips), "dcase2022")
     expected, score = evaluator_2022(tmp_path, clips, machines)
-    found = official(label_scores(tmp_path, clips), resamples=0)
+    found = official_metrics(label_scores(tmp_path, clips), resamples=0)
     rows = found.ids.set_index(["machine", "id", "domain"])
     for (machine, section), line in expected.iterrows():
         assert rows.loc[(machine, section, "all"), "pauc"] == pytest.approx(line["pauc"], abs=1e-12)
@@ -160,7 +160,7 @@ def test_the_evaluator_of_2022_gives_the_same_numbers(tmp_path: Path) -> None:
 def test_a_team_that_calls_nothing_anomalous_has_the_official_floor(tmp_path: Path) -> None:
     clips = clips_2022()
     write_submission(tmp_path, scored(clips).assign(decision=0), "dcase2022")
-    average = official(label_scores(tmp_path, clips), resamples=0).averages.iloc[0]
+    average = official_metrics(label_scores(tmp_path, clips), resamples=0).averages.iloc[0]
     assert average[["precision", "recall", "f1"]].tolist() == pytest.approx([EPSILON] * 3, rel=1e-9)
 
 
@@ -241,14 +241,14 @@ def test_a_part_without_any_score_is_left_out(tmp_path: Path) -> None:
     ]
     write_submission(tmp_path, scored([*clips, *development]), "dcase2020")
     assert set(label_scores(tmp_path, [*clips, *development])["part"]) == {"eval"}
-    own = official(label_scores(tmp_path / "development", [*clips, *development]), resamples=0)
+    own = official_metrics(label_scores(tmp_path / "development", [*clips, *development]), resamples=0)
     assert own.averages["split"].tolist() == ["dev"]
     # Both together: each part has its own averages, by the rule of its own domains.
     both = pd.concat([label_scores(folder, [*clips, *development]) for folder in (tmp_path, tmp_path / "development")])
-    found = official(both, resamples=0).averages.set_index("split")
+    found = official_metrics(both, resamples=0).averages.set_index("split")
     assert found.loc["dev", "auc"] == pytest.approx(own.averages["auc"].iloc[0])
     mixed = pd.concat([both[both["part"] == "dev"], label_scores_2022(tmp_path)])
-    assert official(mixed, resamples=0).averages.set_index("split").loc["dev", "auc"] == pytest.approx(
+    assert official_metrics(mixed, resamples=0).averages.set_index("split").loc["dev", "auc"] == pytest.approx(
         own.averages["auc"].iloc[0]
     )
 
@@ -263,9 +263,9 @@ def test_intervals_hold_the_value_and_are_the_same_again(tmp_path: Path) -> None
     clips = clips_2020()
     write_submission(tmp_path, scored(clips), "dcase2020")
     labelled = label_scores(tmp_path, clips)
-    first, second = official(labelled, resamples=200), official(labelled, resamples=200)
+    first, second = official_metrics(labelled, resamples=200), official_metrics(labelled, resamples=200)
     for table in (first.ids, first.averages):
         assert (table["auc_low"] < table["auc"]).all()
         assert (table["auc"] < table["auc_high"]).all()
     pd.testing.assert_frame_equal(first.averages, second.averages)
-    assert "auc_low" not in official(labelled, resamples=0).ids
+    assert "auc_low" not in official_metrics(labelled, resamples=0).ids
