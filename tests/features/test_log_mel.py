@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -99,51 +97,6 @@ def test_a_clips_features_do_not_depend_on_the_clips_beside_it() -> None:
     transform, waveforms = LogMel(config), 0.1 * torch.randn(7, 16000, generator=torch.Generator().manual_seed(0))
     alone = torch.cat([transform(waveform[None]) for waveform in waveforms])
     assert torch.equal(transform(waveforms).half(), alone.half())
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    n_fft=st.integers(64, 300),
-    shorter=st.integers(0, 30),
-    hop=st.integers(1, 200),
-    n_mels=st.sampled_from([8, 12, 13, 40, 128]),  # of the last, many take no frequency at all
-    power=st.sampled_from([1.0, 2.0, 0.7]),
-    mirrored=st.booleans(),
-    clips=st.integers(1, 3),
-)
-@pytest.mark.filterwarnings("ignore:At least one mel filterbank has all zero values")
-def test_the_way_of_a_cpu_and_that_of_gradients_and_gpus_are_equal(
-    n_fft: int, shorter: int, hop: int, n_mels: int, power: float, mirrored: bool, clips: int
-) -> None:
-    pad_mode: Any = "reflect" if mirrored else "constant"
-    window = max(64, n_fft - shorter)
-    config = FeatureConfig(
-        seconds=0.05, n_fft=n_fft, win_length=window, hop_length=hop, n_mels=n_mels, power=power, pad_mode=pad_mode
-    )
-    waveforms = 0.1 * torch.randn(clips, config.samples, generator=torch.Generator().manual_seed(n_fft))
-    transform = LogMel(config)
-    expected = transform.mel(waveforms.clone().requires_grad_())
-    assert expected.requires_grad
-    found = transform.mel(waveforms)
-    assert found.shape == expected.shape
-    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-7)
-
-
-def test_within_inference_mode_and_outside_of_it() -> None:
-    config = FeatureConfig(seconds=0.5, n_fft=512, win_length=512)  # a length of its own, for buffers of its own
-    transform, waveforms = LogMel(config), torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        within = transform(waveforms)
-    assert torch.equal(transform(waveforms), within)
-
-
-def test_threads_do_not_share_their_buffers() -> None:
-    config = FeatureConfig(seconds=0.5)
-    transform, waveforms = LogMel(config), torch.randn(64, 8000, generator=torch.Generator().manual_seed(0))
-    expected = transform(waveforms)
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda waveform: transform(waveform[None])[0], waveforms))
-    assert torch.equal(torch.stack(found), expected)
 
 
 def test_ten_seconds_are_128_by_313_and_silence_is_the_floor() -> None:
