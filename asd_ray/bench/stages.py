@@ -42,8 +42,8 @@ def stage(
     """A stage of ``sia_moco``, or that of ``os_scl``, with the defaults of a study but for validation.
 
     Args:
-        name: MobileFaceNet can only be fine-tuned: encoders are timm's.
-        network: the encoder, or ``mobilefacenet``; for ``os_scl`` its inputs, joined by ``+``.
+        name: of the stage.
+        network: the encoder, or ``mobilefacenet`` to fine-tune it alone; for ``os_scl`` its inputs, joined by ``+``.
         compiled: by ``torch.compile``; not for ``os_scl``.
     """
     classes = tuple(f"machine/{number:02d}" for number in range(CLASSES))

@@ -94,8 +94,8 @@ def _with_note(line: Comparison, batch: int, on: str, where: torch.device) -> Co
         f"batches of {batch} clips of {stages.F} x {stages.T}, {on}. A step is all of it: batch, two augmented views, "
         "queries and keys in pre-training, loss, backward pass, optimiser, average of the weights. Bare is forward and "
         "backward of the same network in a loop. Operations are those of convolutions and matrix products (a "
-        "multiply-add is two). On a CPU all of these keep freed memory. MobileFaceNet is no timm encoder and is only "
-        f"fine-tuned. tgram and tfgram are of {stages.SAMPLES:,} samples.{tf32}{missing}"
+        "multiply-add is two). On a CPU all of these keep freed memory. MobileFaceNet is "
+        f"fine-tuned only. tgram and tfgram are of {stages.SAMPLES:,} samples.{tf32}{missing}"
     )
     return Comparison(line.what, line.ours, line.reference, line.reference_is, note=note)
 
@@ -224,7 +224,7 @@ def _warm(measured: Measured) -> Measured:
 
 def _bare(name: StageName, network: str, precision: Precision, where: torch.device) -> nn.Module:
     """The network as a plain loop would have it, in training mode."""
-    if name != "os_scl":  # a plain loop knows nothing of stages: the encoder alone, or MobileFaceNet
+    if name != "os_scl":  # a plain loop has no stages, but the encoder alone, or MobileFaceNet
         name = "finetune" if network == "mobilefacenet" else "pretrain"
     paths = {"pretrain": "query.0.network", "finetune": "trunk.network", "os_scl": "student"}
     return stages.stage(name, network, precision, COUNTED, where).get_submodule(paths[name]).train()

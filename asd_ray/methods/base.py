@@ -114,20 +114,36 @@ class Stage(nn.Module, ABC):
 
 
 class Method(nn.Module, ABC):
-    """A network, its stages, and the embedding that they leave behind."""
+    """A network, its stages, and the embedding that they leave behind.
 
-    columns: tuple[str, ...] = ("log_mel",)
-    """Columns of the feature store that it needs."""
+    Args:
+        config: settings of the method, the class that :func:`asd_ray.registry.register_method` names.
+        info: of the data.
+    """
+
     has_own_score: bool = False
     """Whether it comes with an anomaly score of its own (:meth:`own_score`)."""
 
+    @abstractmethod
+    def __init__(self, config: Any, info: DataInfo) -> None:
+        super().__init__()
+
     @classmethod
     def check(cls, config: Any) -> None:
-        """Checks settings of the method that only libraries know, such as the names of networks.
+        """Check settings of the method that only libraries know, such as the names of networks.
 
         Raises:
             ConfigError: a setting names what does not exist.
         """
+
+    @classmethod
+    def fingerprints(cls, config: Any) -> tuple[str, ...]:
+        """Hashes of the files that the settings name (``config.paths``) and that training starts from.
+
+        Raises:
+            ConfigError: a file is not there.
+        """
+        return ()
 
     @abstractmethod
     def stages(self) -> Sequence[Stage]:

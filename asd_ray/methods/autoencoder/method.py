@@ -27,6 +27,7 @@ from asd_ray.features.batches import Batches
 from asd_ray.methods.autoencoder.network import CONTEXT, Autoencoder, context_vectors
 from asd_ray.methods.base import DataInfo, Inputs, Method, Stage, resolve_precision
 from asd_ray.methods.workers import world_size
+from asd_ray.registry import register_method
 
 BATCH = 64  # clips of one pass over the training clips' errors
 RIDGE = 1e-6  # of the mean variance: errors that never vary leave the covariance invertible
@@ -85,6 +86,7 @@ class AutoencoderStage(Stage):
         return total
 
 
+@register_method("autoencoder", config=AutoencoderConfig)
 class AutoencoderMethod(Method):
     """One autoencoder for each machine type.
 
@@ -110,7 +112,7 @@ class AutoencoderMethod(Method):
     machine: Tensor
 
     def __init__(self, config: AutoencoderConfig, info: DataInfo) -> None:
-        super().__init__()
+        super().__init__(config, info)
         if info.frames < CONTEXT:
             raise ConfigError(
                 f"features.seconds: the autoencoder takes {CONTEXT} frames at a time, but clips have {info.frames}; "

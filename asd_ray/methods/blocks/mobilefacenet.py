@@ -23,10 +23,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
-from asd_ray.methods.blocks.prelu import PReLU
+from asd_ray.methods.blocks.cpu_layers import PReLU, StridedDepthwise
 
 BOTTLENECKS = ((2, 128, 2, 2), (4, 128, 2, 2), (4, 128, 2, 2))
 """Expansion t, channels c, blocks n, stride s of the first block; the paper's table 1 has the same columns."""
@@ -103,19 +102,6 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, outputs, ⌈h / stride⌉, ⌈w / stride⌉)."""
         return x + self.layers(x) if self.residual else self.layers(x)
-
-
-class StridedDepthwise(nn.Conv2d):
-    """``torch.nn.Conv2d``, on CPUs in fp32 where its input is bf16; the output is bf16 again.
-
-    The backward pass of a depthwise convolution with stride 2 took 3 to 5 times as long in bf16 (torch 2.11, oneDNN).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.bfloat16:
-            return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float()).to(x.dtype)
 
 
 def _convolution(

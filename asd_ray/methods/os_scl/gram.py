@@ -22,17 +22,11 @@ published module carries along without using it, is not built. No convolution ha
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 WINDOW = 1024
 """Samples that a frame of Tgram sees."""
-SEGMENT = 200  # steps of time; of 40 to 1000 on the CPU that this was measured on, the fastest
-CLIPS = 4  # whose segments are copied at once
 
 
 class Tgram(nn.Module):
@@ -99,59 +93,7 @@ class TFgram(nn.Module):
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> list[nn.Module]:
     padding = dilation * (kernel // 2)
     return [
-        TimeConvolution(inputs, outputs, (1, kernel), (1, stride), (0, padding), (1, dilation), bias=False),
+        nn.Conv2d(inputs, outputs, (1, kernel), (1, stride), (0, padding), (1, dilation), bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     ]
-
-
-class TimeConvolution(nn.Conv2d):
-    """``torch.nn.Conv2d`` of height 1 without bias, value and gradient alike, with a faster gradient on CPUs in fp32.
-
-    There the weights' gradient of a row of thousands of steps took 3 to 6 times as long as the forward pass (torch
-    2.11, oneDNN), and took 0.3 to 0.4 of that from the row's segments. In bf16 it made no difference.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, 1, steps) to (B, outputs, 1, ⌈steps / stride⌉)."""
-        segments = x.device.type == "cpu" and self.stride == (1, 1) and x.shape[3] >= 2 * SEGMENT
-        if not segments or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
-            return super().forward(x)
-        return _TimeConvolution.apply(x, self.weight, self.dilation[1])
-
-
-class _TimeConvolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.dilation, ctx.padding = dilation, dilation * (weight.shape[3] // 2)
-        return nnf.conv2d(x, weight, None, 1, (0, ctx.padding), (1, dilation))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None]:
-        x, weight = ctx.saved_tensors
-        of_x = _gradients(gradient, x, weight, ctx.padding, ctx.dilation, 0) if ctx.needs_input_grad[0] else None
-        of_weight = torch.zeros_like(weight)
-        steps, halo = x.shape[3], 2 * ctx.padding
-        missing = -steps % SEGMENT
-        for clips, gradients in zip(x.split(CLIPS), gradient.split(CLIPS), strict=True):
-            padded = nnf.pad(clips, (ctx.padding, ctx.padding + missing))
-            seen = _segments(padded, SEGMENT + halo)  # with what a segment's outputs see to its left and right
-            given = _segments(nnf.pad(gradients, (0, missing)) if missing else gradients, SEGMENT)
-            of_weight += _gradients(given, seen, weight, 0, ctx.dilation, 1)
-        return of_x, of_weight, None
-
-
-def _segments(x: Tensor, length: int) -> Tensor:
-    """(B, C, 1, steps) to (B n, C, 1, length) in channels_last: a segment starts every ``SEGMENT`` steps."""
-    pieces = x.squeeze(2).transpose(1, 2).unfold(1, length, SEGMENT)  # (B, n, C, length)
-    return pieces.transpose(2, 3).reshape(-1, 1, length, x.shape[1]).permute(0, 3, 1, 2)
-
-
-def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, padding: int, dilation: int, which: int) -> Tensor:
-    """Of a convolution over time: of its input (``which`` 0) or its weights (1)."""
-    mask = [which == 0, which == 1, False]
-    return torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, [1, 1], [0, padding], [1, dilation], False, [0, 0], 1, mask
-    )[which]

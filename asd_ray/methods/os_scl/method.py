@@ -28,6 +28,7 @@ from asd_ray.methods.blocks.mixup import draw_mixup, mixed_accuracy, mixed_cross
 from asd_ray.methods.blocks.mobilefacenet import MobileFaceNet
 from asd_ray.methods.os_scl.gram import TFgram, Tgram
 from asd_ray.methods.workers import gather, rank, world_size
+from asd_ray.registry import register_method
 
 log = logging.getLogger("asd_ray")
 
@@ -188,6 +189,7 @@ class OsSclStage(Stage):
             update_average(self.average, self.student, self.config.ema, self.config.student_decay)
 
 
+@register_method("os_scl", config=OsSclConfig)
 class OsScl(Method):
     """The network that scores: with its head all that a detector needs.
 
@@ -202,7 +204,7 @@ class OsScl(Method):
     has_own_score = True
 
     def __init__(self, config: OsSclConfig, info: DataInfo) -> None:
-        super().__init__()
+        super().__init__(config, info)
         self.config, self.info = config, info
         self.columns = config.columns
         self.network = OsSclNetwork(config, info)

@@ -14,16 +14,18 @@ from pathlib import Path
 
 from torch import Tensor
 
-from asd_ray.config import FinetuneConfig, SiaMocoConfig
+from asd_ray.config.sia_moco import FinetuneConfig, SiaMocoConfig
 from asd_ray.methods.base import DataInfo, Inputs, Method, Stage
 from asd_ray.methods.blocks.heads import ArcFaceHead, LinearHead
 from asd_ray.methods.blocks.networks import Network, check_name
-from asd_ray.methods.blocks.published import load_encoder
+from asd_ray.methods.blocks.published import fingerprint, load_encoder
 from asd_ray.methods.sia_moco.augment import PreNorm
 from asd_ray.methods.sia_moco.finetune import FinetuneStage, Trunk, build_trunk
 from asd_ray.methods.sia_moco.pretrain import PretrainStage
+from asd_ray.registry import register_method
 
 
+@register_method("sia_moco", config=SiaMocoConfig)
 class SiaMoco(Method):
     """The encoder with its pre-norm, what couples it to the classifier, and the head: all that a detector needs.
 
@@ -41,7 +43,7 @@ class SiaMoco(Method):
     """
 
     def __init__(self, config: SiaMocoConfig, info: DataInfo) -> None:
-        super().__init__()
+        super().__init__(config, info)
         self.config, self.info = config, info
         self.pre_norm = PreNorm(info.mean, info.std)
         self.encoder = None if config.finetune.coupling == "none" else self._encoder()
@@ -56,6 +58,10 @@ class SiaMoco(Method):
             check_name(config.pretrain.encoder, "method.pretrain.encoder")
         if coupling in ("channel", "none"):
             check_name(config.finetune.network, "method.finetune.network")
+
+    @classmethod
+    def fingerprints(cls, config: SiaMocoConfig) -> tuple[str, ...]:
+        return () if config.pretrain.init_from is None else (fingerprint(Path(config.pretrain.init_from)),)
 
     def stages(self) -> Sequence[Stage]:
         """Pre-training and fine-tuning, built anew on the method's device; a stage of no epochs is left out.

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from asd_ray.methods.blocks.cpu_layers import StridedDepthwise
 from asd_ray.methods.blocks.heads import ArcFaceHead
-from asd_ray.methods.blocks.mobilefacenet import Bottleneck, MobileFaceNet, StridedDepthwise
+from asd_ray.methods.blocks.mobilefacenet import Bottleneck, MobileFaceNet
 
 
 @pytest.fixture(autouse=True)
@@ -197,29 +198,6 @@ def test_equals_its_layers_written_out() -> None:
     pooled = norm(network.global_depthwise, wide * network.global_depthwise[0].weight[:, 0])
     expected = pointwise(network.embedding, pooled).flatten(1)
     torch.testing.assert_close(network(image), expected, atol=1e-4, rtol=1e-4)
-
-
-def test_depthwise_convolutions_with_stride_are_torchs_and_in_fp32_under_autocast() -> None:
-    ours = StridedDepthwise(4, 4, 3, 2, 1, groups=4, bias=False)
-    torchs = nn.Conv2d(4, 4, 3, 2, 1, groups=4, bias=False)
-    torchs.load_state_dict(ours.state_dict())
-    x, weights = torch.randn(2, 4, 9, 11), torch.randn(2, 4, 5, 6)
-    x = x.bfloat16().float()
-    results = []
-    for module, dtype in ((ours, torch.bfloat16), (ours, torch.float32), (torchs, torch.float32)):
-        inputs = x.clone().to(dtype).requires_grad_()
-        module.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            y = module(inputs)
-        assert y.dtype == dtype
-        (y.float() * weights.bfloat16().float()).sum().backward()
-        results.append((y.float(), inputs.grad, module.weight.grad.clone()))
-    (half, half_x, half_weight), full, expected = results
-    for own, other in zip(full, expected, strict=True):
-        assert torch.equal(own, other)
-    torch.testing.assert_close(half, expected[0].bfloat16().float(), rtol=0, atol=0)  # only the output is rounded
-    torch.testing.assert_close(half_x.float(), expected[1], rtol=2**-8, atol=1e-6)
-    torch.testing.assert_close(half_weight, expected[2])
 
 
 def test_the_network_has_them_where_torch_is_slow() -> None:

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from asd_ray.methods.os_scl import gram
-from asd_ray.methods.os_scl.gram import TFgram, Tgram, TimeConvolution
+from asd_ray.methods.os_scl.gram import TFgram, Tgram
 
 
 @pytest.fixture(autouse=True)
@@ -127,52 +126,6 @@ def test_a_clip_alone_is_what_it_is_in_a_batch() -> None:
     for network in (Tgram(8, 8), shaken(TFgram(8, 8)).eval()):
         with torch.no_grad():
             torch.testing.assert_close(network(x[1:2]), network(x)[1:2], atol=1e-5, rtol=1e-4)
-
-
-@settings(deadline=None, max_examples=15)
-@given(
-    clips=st.integers(1, 6),
-    steps=st.integers(40, 99),
-    dilation=st.integers(1, 3),
-    stepwise=st.booleans(),
-    x=st.booleans(),
-)
-def test_the_gradient_from_segments_is_torchs(clips: int, steps: int, dilation: int, stepwise: bool, x: bool) -> None:
-    ours = TimeConvolution(3, 5, (1, 3), padding=(0, dilation), dilation=(1, dilation), bias=False).double()
-    torchs = nn.Conv2d(3, 5, (1, 3), padding=(0, dilation), dilation=(1, dilation), bias=False).double()
-    torchs.load_state_dict(ours.state_dict())
-    data, weights = torch.randn(clips, 3, 1, steps).double(), torch.randn(clips, 5, 1, steps).double()
-    if stepwise:
-        data, weights = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (data, weights))
-    results: list[tuple[Tensor | None, ...]] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gram, "SEGMENT", 20)
-        patch.setattr(gram, "CLIPS", 2)
-        for module in (ours, torchs):
-            inputs = data.clone().requires_grad_(x)
-            y = module(inputs)
-            assert ("TimeConvolution" in type(y.grad_fn).__name__) == (module is ours)
-            (y * weights).sum().backward()
-            results.append((y.detach(), inputs.grad, module.weight.grad))
-    for own, expected in zip(*results, strict=True):
-        torch.testing.assert_close(own, expected)
-
-
-@pytest.mark.parametrize("samples", [16_000, 16_035])
-def test_segments_are_used_by_tfgram_in_fp32_and_change_nothing(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    tfgram = TFgram(16, 32)
-    used: list[torch.Size] = []
-    segments = gram._segments
-    monkeypatch.setattr(gram, "_segments", lambda x, length: used.append(x.shape) or segments(x, length))
-    x, weights, gradients = torch.randn(2, samples), torch.randn(2, 16, 32), []
-    for longest in (gram.SEGMENT, samples):
-        monkeypatch.setattr(gram, "SEGMENT", longest)
-        tfgram.zero_grad()
-        (tfgram(x) * weights).sum().backward()
-        gradients.append([parameter.grad.clone() for parameter in tfgram.parameters()])
-        assert len(used) == 2 * 4  # of two tensors each, in the two long blocks of two convolutions
-    for own, expected in zip(*gradients, strict=True):
-        torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
 def test_initial_weights_of_tfgram_are_glorots() -> None:

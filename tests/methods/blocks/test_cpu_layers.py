@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from asd_ray.methods.blocks.prelu import PReLU
+from asd_ray.methods.blocks.cpu_layers import PReLU, StridedDepthwise
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +70,26 @@ def test_its_state_is_torchs() -> None:
     with torch.no_grad():
         x = torch.randn(2, 4, 3)
         assert torch.equal(PReLU(4)(x), nn.PReLU(4)(x))
+
+
+def test_depthwise_convolutions_with_stride_are_torchs_and_in_fp32_under_autocast() -> None:
+    ours = StridedDepthwise(4, 4, 3, 2, 1, groups=4, bias=False)
+    torchs = nn.Conv2d(4, 4, 3, 2, 1, groups=4, bias=False)
+    torchs.load_state_dict(ours.state_dict())
+    x, weights = torch.randn(2, 4, 9, 11), torch.randn(2, 4, 5, 6)
+    x = x.bfloat16().float()
+    results = []
+    for module, dtype in ((ours, torch.bfloat16), (ours, torch.float32), (torchs, torch.float32)):
+        inputs = x.clone().to(dtype).requires_grad_()
+        module.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            y = module(inputs)
+        assert y.dtype == dtype
+        (y.float() * weights.bfloat16().float()).sum().backward()
+        results.append((y.float(), inputs.grad, module.weight.grad.clone()))
+    (half, half_x, half_weight), full, expected = results
+    for own, other in zip(full, expected, strict=True):
+        assert torch.equal(own, other)
+    torch.testing.assert_close(half, expected[0].bfloat16().float(), rtol=0, atol=0)  # only the output is rounded
+    torch.testing.assert_close(half_x.float(), expected[1], rtol=2**-8, atol=1e-6)
+    torch.testing.assert_close(half_weight, expected[2])
