@@ -1,10 +1,10 @@
-"""The training loop: stages and epochs, and where a run goes on. It knows no method by name and nothing of Ray.
+"""The training loop: train the stages of any method, epoch by epoch, or resume from a checkpoint. No Ray here.
 
 Legend: N clips of this worker, D embedding, C classes.
 
-With several workers (an initialised process group) every worker calls :func:`train` with its own clips and the same
-other arguments. A run that resumes at an epoch's start needs no random state to continue bit for bit: all randomness
-of an epoch is derived from (seed, stage, epoch, worker).
+With several workers (an initialised process group) every worker calls :func:`train` with its own clips and otherwise
+the same arguments. All randomness of an epoch comes from (seed, stage, epoch, worker), so a resumed run continues bit
+for bit without a stored random state.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from asd_ray.training.stage_run import EVAL_BATCH, StageRun, seed_everything
 
 
 class Checkpoints(Protocol):
-    """Where a run's state is kept. One implementation writes files, another reports to Ray Train."""
+    """Storage of a run's state. One implementation writes files, another reports to Ray Train."""
 
     def load(self) -> dict[str, Any] | None:
-        """The newest complete state of this worker, or None at the start of a run."""
+        """The newest complete state of this worker, or None for a new run.
+
+        The first worker's state, with this worker's own ``stage_state`` entries over it.
+        """
 
     def save(self, state: dict[str, Any], metrics: dict[str, Any]) -> None:
-        """Keeps the state of this worker at the end of an epoch. Every worker calls it equally often."""
+        """Store the state of this worker at the end of an epoch. Every worker calls it equally often."""
 
 
 def train(
@@ -41,21 +44,21 @@ def train(
     recall: Callable[[Stage], list[dict[str, Any]] | None] = lambda stage: None,
     after: Callable[[Stage, list[dict[str, Any]]], None] = lambda stage, history: None,
 ) -> list[dict[str, Any]]:
-    """Trains all stages of a method, or what a checkpoint leaves of them.
+    """Train all stages of a method, or resume from the last checkpoint.
 
     Args:
         method: on the device that trains.
-        clips: gives this worker's clips of some splits of the feature store.
+        clips: takes splits of the feature store and returns this worker's clips of them.
         seed: of this run.
-        checkpoints: where state is kept after every epoch.
+        checkpoints: where state is stored after every epoch.
         report: called at the end of every epoch with its metrics, on every worker.
-        probe: what else to measure every ``probe_every`` epochs and after a stage's last, on every worker.
-        recall: called before each stage that starts, on every worker: takes over what an equal stage of another run has
-            left, and returns the metrics of its epochs, or None where there is none.
+        probe: returns further metrics; called every ``probe_every`` epochs and after a stage's last, on every worker.
+        recall: called before a stage starts, on every worker. It loads the weights of an equal stage of another run and
+            returns the metrics of its epochs, or returns None to have the stage trained.
         after: called after each stage with the metrics of its epochs, on every worker.
 
     Returns:
-        The metrics of every epoch so far, those before a resume included.
+        The metrics of every epoch, including those before a resume.
 
     Raises:
         TrainingFailed: the loss is not finite, or the encoder collapsed.
@@ -63,7 +66,7 @@ def train(
     workers = Workers.of_process_group()
     history: list[dict[str, Any]] = []
     state = checkpoints.load()
-    seed_everything(seed, "stages")  # what a stage adds starts alike whatever the method has beside it
+    seed_everything(seed, "stages")  # a stage's own parts start alike, whatever else the method has
     stages = method.stages()
     total = sum(stage.optimiser.epochs for stage in stages)
     for number, stage in enumerate(stages):
@@ -78,7 +81,7 @@ def train(
         run = StageRun(stage, clips(stage.corpus), seed, workers)
         epoch = 0
         if state is not None and state["stage"] == number:
-            method.load_state_dict(state["method"], strict=False)
+            method.load_state_dict(state["method"])
             run.load(state)
             epoch, history = state["epoch"], state["history"]
             state = None
@@ -95,16 +98,10 @@ def train(
                 metrics.update(probe())
             run.remember_best(epoch, metrics)
             history.append(metrics)
-            checkpoints.save(
-                {
-                    "stage": number,
-                    "epoch": epoch,
-                    "history": history,
-                    "method": method.state_dict() if workers.rank == 0 else {},
-                    **run.state(),
-                },
-                metrics,
-            )
+            state_now = {"stage": number, "epoch": epoch, "history": history, **run.state()}
+            if workers.rank == 0:  # the same on every worker
+                state_now["method"] = method.state_dict()
+            checkpoints.save(state_now, metrics)
             report(metrics)
         run.restore_best()
         after(stage, [metrics for metrics in history if metrics["stage"] == stage.name])
@@ -113,7 +110,7 @@ def train(
 
 @torch.inference_mode()
 def embed(method: Method, clips: Batches, batch_size: int = EVAL_BATCH) -> tuple[Tensor, Tensor]:
-    """Embeddings (N, D) and logits (N, C) of clips in order, fp32 on the CPU, by the method in eval mode."""
+    """Embeddings (N, D) and logits (N, C) of clips in their order, fp32 on the CPU, in eval mode."""
     method.eval()
     device = next(method.parameters()).device
     outputs = [method.embed(batch.to(device).inputs) for batch in clips.in_order(batch_size)]
@@ -125,6 +122,6 @@ def embed(method: Method, clips: Batches, batch_size: int = EVAL_BATCH) -> tuple
 
 @torch.inference_mode()
 def finish(method: Method, clips: Batches) -> None:
-    """Lets the trained method take what statistics it needs of this worker's training clips."""
+    """Let the trained method compute the statistics it needs from this worker's training clips."""
     method.eval()
     method.finish(clips)

@@ -1,9 +1,9 @@
-"""Trained stages under the hash of all that decided them: what one trial has trained, the others of a study take over.
+"""A cache of trained stages: one trial trains a stage, the other trials of the study load it.
 
-A search over fine-tuning then pre-trains once, and a search over scores trains once. A stage that is taken over leaves
-exactly the weights behind that its own training would have (a test holds both against each other, bit for bit): its key
-has all settings of the method that it sees, the features with their clips, the classes, the seed of the run and the
-number of workers.
+A search over fine-tuning pre-trains once; a search over scores trains once. A stage's folder is named by a hash of
+everything that decides its weights: the method's settings for this stage, the features and their clips, the classes,
+the run's seed and the number of workers. So a loaded stage has exactly the weights that training would give (tested bit
+for bit).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from asd_ray.config.study_file import get_key
 from asd_ray.data.clips import stable_hash
 from asd_ray.files import write_folder_atomically
 from asd_ray.methods.base import Stage
-from asd_ray.methods.blocks.published import fingerprint
+from asd_ray.methods.registry import fingerprints
 
 log = logging.getLogger("asd_ray")
 FORMAT = 1
@@ -32,46 +32,44 @@ WEIGHTS, ABOUT = "weights.safetensors", "stage.json"
 History = list[dict[str, Any]]
 
 
-def anyone(path: Path) -> None:
-    """Nobody else trains: it is always our turn."""
+def no_wait(path: Path) -> None:
+    """Return at once: no other trial trains at the same time."""
 
 
 @dataclass(frozen=True)
 class StageCache:
-    """Where a study keeps stages, and which are worth it.
+    """A folder of trained stages, and the rule which stages to store.
 
     Attributes:
-        folder: of all stages.
-        searched: searched key -> whether one of its values can come again (integers and choices).
-        always: keep every stage, for other studies.
-        turn: called with the folder of a stage before it is trained; returns when it is there, or when nobody else is
-            training it.
+        folder: for all stages.
+        searched: searched key -> True if two trials can have the same value (integers and choices).
+        always: store every stage, for other studies too.
+        turn: called with a stage's folder before the stage is loaded or trained. It returns once the folder is there,
+            or once no other trial is training the stage.
     """
 
     folder: Path
     searched: Mapping[str, bool]
     always: bool = False
-    turn: Callable[[Path], None] = anyone
+    turn: Callable[[Path], None] = no_wait
 
     def keeps(self, stage: Stage) -> bool:
-        """Whether another trial of the study may want the same stage."""
+        """True if another trial of the study may need the same stage."""
         inside = [again for key, again in self.searched.items() if _decides(key, stage)]
         return self.always or (len(inside) < len(self.searched) and all(inside))
 
     def path(self, stage: Stage, study: StudyConfig, *others: object) -> Path:
-        """Folder of a stage that the study's settings and ``others`` decide."""
+        """Folder of a stage: its name is a hash of the stage's settings in the study, and of ``others``."""
         settings = {key: _plain(get_key(study, key)) for key in stage.settings}
-        encoder = getattr(getattr(study.method, "pretrain", None), "init_from", None)
-        if encoder is not None:  # a folder's name does not say what is in it
-            others = (*others, fingerprint(Path(encoder)))
+        others = (*others, *fingerprints(study.method))
         text = json.dumps([FORMAT, stage.name, study.method.name, settings, others], sort_keys=True, default=str)
         return self.folder / f"{stage.name}-{stable_hash(text):016x}"
 
     def load(self, path: Path, module: nn.Module) -> History | None:
-        """Puts a stage's weights into the module that it trains.
+        """Load a stage's weights into the module that it trains.
 
         Returns:
-            The metrics of its epochs, or None if it is not there or damaged: then it has to be trained.
+            The metrics of its epochs, or None if there is no such stage or its files are damaged.
         """
         if not (path / ABOUT).exists():
             return None
@@ -84,7 +82,7 @@ class StageCache:
         return [{**row, "recalled": True} for row in about["history"]]
 
     def save(self, path: Path, module: nn.Module, history: Sequence[Mapping[str, Any]]) -> None:
-        """Keeps what a stage has trained, written beside and renamed."""
+        """Store the weights of a trained stage, and the metrics of its epochs."""
         weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
 
         def write(beside: Path) -> None:
@@ -95,7 +93,7 @@ class StageCache:
 
 
 def _decides(key: str, stage: Stage) -> bool:
-    """Whether a searched key changes what a stage leaves behind. Features change every stage."""
+    """True if a searched key changes a stage's weights. Features change every stage."""
     return any(key == part or key.startswith(part + ".") for part in ("features", *stage.settings))
 
 

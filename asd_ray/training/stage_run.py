@@ -1,9 +1,9 @@
-"""One stage in training: its optimiser and schedule, one epoch after the other. Pure torch, nothing of Ray.
+"""Train one stage: optimiser, learning-rate schedule, epochs, validation, best epoch. Pure torch, no Ray.
 
 Legend: N clips of this worker, B its part of the global batch.
 
-With several workers (an initialised process group) gradients are averaged by ``DistributedDataParallel``. All
-randomness of an epoch is derived from (seed, stage, epoch, worker).
+With several workers (an initialised process group) ``DistributedDataParallel`` averages the gradients. All randomness
+of an epoch comes from (seed, stage, epoch, worker).
 """
 
 from __future__ import annotations
@@ -27,16 +27,26 @@ from asd_ray.features.batches import Batches
 from asd_ray.methods.base import Stage, resolve_precision
 from asd_ray.methods.workers import Workers
 
-COLLAPSED = 1e-4  # standard deviation per dimension of unit vectors; 1/sqrt(D) when they fill the sphere
-EVAL_BATCH = 64  # clips of one pass without gradients
+COLLAPSED = 1e-4  # smallest standard deviation per dimension of unit vectors; uniform ones have 1/sqrt(D)
+EVAL_BATCH = 64  # clips per batch without gradients
 
 
 class TrainingFailed(Exception):
-    """A trial that cannot give a result, with the value that showed it (loss not finite, collapsed encoder)."""
+    """A trial cannot give a result. The message names the value that shows it (loss not finite, collapsed encoder)."""
 
 
 class StageRun:
-    """One stage in training: its optimiser, schedule, best epoch, and the walk through this worker's clips."""
+    """One stage in training, on this worker's clips.
+
+    Args:
+        stage: on the device that trains.
+        clips: of this worker.
+        seed: of the run.
+        workers: that train together.
+
+    Raises:
+        TrainingFailed: there are too few clips for a batch.
+    """
 
     def __init__(self, stage: Stage, clips: Batches, seed: int, workers: Workers) -> None:
         self.stage, self.seed, self.workers = stage, seed, workers
@@ -46,9 +56,9 @@ class StageRun:
             self.validation, clips = clips.where(held_out), clips.where(~held_out)
         self.clips = clips
         config = stage.optimiser
-        fewest = int(-workers.largest(-len(clips.clips)))  # every worker takes as many steps
+        fewest = int(-workers.largest(-len(clips.clips)))  # all workers take the same number of steps
         self.accumulate = config.accumulate
-        # Never more than there are clips: a small set is one full batch per step.
+        # At most the number of clips: a small set is one full batch per step.
         self.batch_size = min(max(config.batch_size // workers.size // self.accumulate, 1), fewest // self.accumulate)
         if self.batch_size < 2:
             raise TrainingFailed(
@@ -65,7 +75,12 @@ class StageRun:
         self.step_loss: nn.Module = distributed(stage, self.device) if workers.size > 1 else stage
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the clips. Returns the means of the step metrics over steps and workers, and the rate."""
+        """Train for one pass over the clips.
+
+        Returns:
+            The step metrics' means over steps and workers, ``seconds``, ``samples_per_s``, ``lr``, and with held-out
+            clips ``validation_loss``.
+        """
         self.stage.train()
         seed_everything(self.seed, self.stage.name, epoch, self.workers.rank)
         sums: dict[str, Tensor] = {}
@@ -82,7 +97,7 @@ class StageRun:
                     sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.float()
             self.optimiser.step()
             self.schedule.step()
-            done = self.schedule.last_epoch  # steps of the whole stage, kept over a resume
+            done = self.schedule.last_epoch  # steps of the whole stage, also after a resume
             self.stage.end_step(done / (self.stage.optimiser.epochs * self.steps))
         if self.workers.size > 1:
             average_batch_norm(self.stage)
@@ -97,7 +112,7 @@ class StageRun:
         return means
 
     def _synchronised(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients are averaged over workers once per step: with its last part."""
+        """Average gradients over workers only in the last part of a step."""
         if last or not isinstance(self.step_loss, DistributedDataParallel):
             return nullcontext()
         return self.step_loss.no_sync()
@@ -119,8 +134,15 @@ class StageRun:
         return self.workers.sum(total) / self.workers.sum(len(clips.clips))
 
     def remember_best(self, epoch: int, metrics: dict[str, Any]) -> None:
-        """Keeps the stage's state, in every checkpoint, if the epoch is the best so far: of the lowest validation loss,
-        or without validation of the highest k-NN AUC on the select split (``knn_auc``), where an epoch has it."""
+        """Keep a copy of the stage's state if this is its best epoch so far; every checkpoint holds the copy.
+
+        The best epoch has the lowest ``validation_loss``. Without held-out clips it has the highest ``knn_auc`` (k-NN
+        on the select split) of the epochs that were probed.
+
+        Args:
+            epoch: number of epochs of the stage that are done.
+            metrics: of the epoch.
+        """
         value = metrics.get("validation_loss", -metrics["knn_auc"] if "knn_auc" in metrics else None)
         value = self.workers.largest(math.inf if value is None else value)
         if math.isfinite(value) and (self.best is None or value < self.best["value"]):
@@ -128,17 +150,18 @@ class StageRun:
             self.best = {"value": value, "epoch": epoch, "state": state}
 
     def restore_best(self) -> None:
+        """Load the best epoch's state, if the stage is to leave that behind."""
         if self.best is not None and self.stage.keep == "best":
             self.stage.load_state_dict(self.best["state"])
 
     def finished(self, epoch: int) -> bool:
-        """Whether all epochs are done, or nothing has become better for ``patience`` of them."""
+        """True if all epochs are done, or the last ``patience`` of them were no better than the best."""
         patience = self.stage.patience
         stale = patience > 0 and self.best is not None and epoch - self.best["epoch"] >= patience
         return epoch >= self.stage.optimiser.epochs or stale
 
     def state(self) -> dict[str, Any]:
-        """What this worker must keep. What all workers share is kept by the first."""
+        """This worker's part of a checkpoint: on the first worker all state, on the others only their own buffers."""
         stage = self.stage.state_dict()
         if self.workers.rank > 0:
             stage = {key: value for key, value in stage.items() if key.startswith(self.stage.worker_local)}
@@ -151,6 +174,7 @@ class StageRun:
         }
 
     def load(self, state: dict[str, Any]) -> None:
+        """Load a checkpoint: the first worker's state, with this worker's own buffers over it."""
         self.stage.load_state_dict(state["stage_state"])
         self.best = state["best"]
         self.optimiser.load_state_dict(state["optimiser"])
@@ -158,9 +182,11 @@ class StageRun:
 
 
 def distributed(stage: Stage, device: torch.device) -> DistributedDataParallel:
-    """A stage whose gradients are averaged over all workers, in bf16 where its networks calculate in bf16: there most
-    gradients are bf16 numbers anyway, and half as many bytes go from worker to worker."""
-    # The queue is the same on every worker and the memory bank belongs to each: buffers are never broadcast.
+    """Wrap a stage so that gradients are averaged over all workers.
+
+    If its networks compute in bf16, gradients travel as bf16 too: most are bf16 numbers anyway, in half the bytes.
+    """
+    # Never broadcast buffers: the queue is equal on all workers, and each has its own memory bank.
     parallel = DistributedDataParallel(stage, broadcast_buffers=False, gradient_as_bucket_view=True)
     precisions = {getattr(module, "precision", "fp32") for module in stage.modules()}
     if any(resolve_precision(precision, device) == torch.bfloat16 for precision in precisions):
@@ -169,17 +195,25 @@ def distributed(stage: Stage, device: torch.device) -> DistributedDataParallel:
 
 
 def held_out_clips(clips: Sequence[Clip], share: float) -> np.ndarray:
-    """Mask (N,) of the clips that validate: by a hash of their paths, so that neither seed nor workers change it."""
+    """Mask (N,) of the clips held out for validation, chosen by a hash of their paths: the same for every run."""
     return np.array([stable_hash("validation", clip.path) < share * 2**64 for clip in clips], dtype=bool)
 
 
 def seed_everything(*parts: object) -> None:
-    """Seeds torch's generators on all devices from the parts."""
+    """Seed torch's random generators on all devices with a hash of the parts."""
     torch.manual_seed(stable_hash(*parts) >> 1)
 
 
 def learning_rate_factor(config: OptimiserConfig, steps: int) -> Callable[[int], float]:
-    """A step's learning rate as a factor of ``lr``: linear warm-up, then constant or half a cosine to ``lr_min``."""
+    """The learning rate of a step, as a factor of ``lr``: linear warm-up, then constant or half a cosine to ``lr_min``.
+
+    Args:
+        config: of the stage.
+        steps: per epoch.
+
+    Returns:
+        A function of the step's number, from 0.
+    """
     warmup = round(config.warmup_epochs * steps)
     total = max(config.epochs * steps, 1)
 
@@ -197,14 +231,10 @@ def learning_rate_factor(config: OptimiserConfig, steps: int) -> Callable[[int],
 
 
 def average_batch_norm(module: nn.Module) -> None:
-    """Averages running statistics over workers: each has seen other clips, and all must embed with the same network."""
-    buffers = [
-        buffer
-        for child in module.modules()
-        if isinstance(child, nn.modules.batchnorm._BatchNorm)
-        for buffer in (child.running_mean, child.running_var)
-        if buffer is not None
-    ]
+    """Average batch normalisation's running statistics over workers, so that all have the same network."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    layers = [child for child in module.modules() if isinstance(child, kinds)]
+    buffers = [buffer for layer in layers for buffer in (layer.running_mean, layer.running_var) if buffer is not None]
     if buffers:
         flat = torch.cat([buffer.flatten() for buffer in buffers])
         dist.all_reduce(flat)
@@ -214,10 +244,10 @@ def average_batch_norm(module: nn.Module) -> None:
 
 
 def check_health(stage: str, metrics: dict[str, float]) -> None:
-    """Ends a trial whose numbers say that no result can come of it.
+    """Stop a trial whose metrics show that training has failed.
 
     Raises:
-        TrainingFailed: naming the value.
+        TrainingFailed: a metric is not finite, or the embeddings have collapsed. Names the value.
     """
     for name, value in metrics.items():
         if not math.isfinite(value):

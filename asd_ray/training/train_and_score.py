@@ -1,6 +1,6 @@
-"""One run on one worker: build the method, train it, embed every clip, score the test clips.
+"""One run on one worker: build the method, train it, embed all clips, score the test clips, save the detector.
 
-Called by the Tune trainable itself (one worker) and by every Ray Train worker (two or more); knows neither.
+The Tune trial calls it directly (one worker), or every Ray Train worker does (two or more). It imports neither.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.distributed as dist
 
@@ -33,8 +34,11 @@ from asd_ray.training.stage_cache import StageCache
 from asd_ray.training.stage_run import seed_everything
 
 PROBE = EvaluationConfig()
+"""The probe scores every trial alike: with the defaults, whatever the trial itself scores by."""
 ClipSource = Callable[[tuple[str, ...]], Batches]
-"""This worker's clips of some splits of the feature store."""
+"""Takes splits of the feature store and returns this worker's clips of them."""
+Embeddings = tuple[list[str], scoring.Embedded]
+"""Paths of N clips, and what the network makes of these clips."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,10 @@ class RunInputs:
         study: resolved, with the trial's values in place.
         manifest: of the features.
         classes: of all training clips (:func:`asd_ray.data.clips.class_names`), in label order.
-        evaluation: what the test clips are judged against.
+        evaluation: the labelled test clips.
         seed: of the run.
-        out: folder that the first worker saves the pre-trained encoder and the trained detector in.
-        stages: trained stages that trials share, or None.
+        out: folder in which the first worker saves the pre-trained encoder and the trained detector.
+        stages: cache of trained stages that trials share, or None.
     """
 
     study: StudyConfig
@@ -60,123 +64,153 @@ class RunInputs:
     stages: StageCache | None = None
 
 
-def run(
+def train_and_score(
     inputs: RunInputs,
     clips: ClipSource,
     device: torch.device,
     checkpoints: Checkpoints,
     report: Callable[[dict[str, Any]], None] = lambda metrics: None,
 ) -> dict[str, Any] | None:
-    """Trains and scores on this worker's clips, together with the other workers of the process group.
+    """Train on this worker's clips, together with the other workers of the process group, and score the test clips.
+
+    Args:
+        inputs: of the run, the same on every worker.
+        clips: gives this worker's clips.
+        device: to train on.
+        checkpoints: where the run's state is kept after every epoch.
+        report: called with the metrics of every epoch.
 
     Returns:
         On the first worker ``history`` (the epochs' metrics), ``scored`` (the labelled test clips of all workers with
-        a column per kind of score, and ``decision``) and ``score`` (the kind that counts); None on the others.
+        a column per kind of score, and ``decision``) and ``score`` (the kind that counts). None on the others.
 
     Raises:
         TrainingFailed: the run cannot give a result.
     """
     if device.type == "cpu":
         keep_freed_memory()
-    workers = Workers.of_process_group()
-    config = inputs.study.evaluation
-    seed_everything(inputs.seed, "build")  # the same initial weights on every worker
-    method = build(inputs.study.method, data_info(inputs.manifest, inputs.classes, workers.size)).to(device)
-
-    splits = inputs.evaluation.splits
-    network: dict[str, Any] = {}
-    known: dict[str, tuple[list[str], scoring.Embedded]] = {}
-    parts: dict[str, tuple[str, Callable[[str], bool]]] = {
-        "train": ("train", lambda path: True),
-        "select": ("test", lambda path: splits.get(path) == "select"),
-        "others": ("test", lambda path: splits.get(path) != "select"),
-    }
-
-    def embedded(part: str) -> tuple[list[str], scoring.Embedded]:
-        """All workers' clips of a part, embedded again only where the network is not what it was the last time: the
-        last epoch's probe and the scores mostly ask for the same."""
-        state = method.state_dict()
-        same = bool(network) and all(torch.equal(state[name], before) for name, before in network.items())
-        if workers.largest(float(not same)):  # to embed is a matter of all workers
-            known.clear()
-            network.update({name: tensor.clone() for name, tensor in state.items()})
-        if part not in known:
-            split, belongs = parts[part]
-            batches = clips((split,))
-            batches = batches.where(np.array([belongs(clip.path) for clip in batches.clips], dtype=bool))
-            known[part] = _gathered(_embed(method, batches, inputs.classes), workers)
-        return known[part]
-
-    def probe() -> dict[str, float]:
-        """AUC on the select split of k-NN (the nearest by cosine, whatever the trial scores by) on the embeddings as
-        they are now: cheap, needs no classifier, and compares all trials of a study alike."""
-        (_, train_embedded), (paths, test_embedded) = embedded("train"), embedded("select")
-        if workers.rank > 0 or not paths:
-            return {}
-        scores = scoring.score_all(train_embedded, test_embedded, PROBE, ["knn"])
-        scored = inputs.evaluation.scored(paths, scores)
-        rows = inputs.evaluation.rows(scored[scored["split"] == "select"], "knn", PROBE.max_fpr)
-        value = objective(rows, "auc")
-        return {} if value is None else {"knn_auc": value}
-
-    def recall(stage: Stage) -> list[dict[str, Any]] | None:
-        if inputs.stages is None or not inputs.stages.keeps(stage):
-            return None
-        path = stage_path(inputs, stage, workers.size)
-        inputs.stages.turn(path)
-        return inputs.stages.load(path, stage.trained or method)
-
-    def after(stage: Stage, metrics: list[dict[str, Any]]) -> None:
-        if workers.rank > 0:
-            return
-        _save_encoder(inputs, stage)
-        trained = not any(row.get("recalled") for row in metrics)
-        if trained and inputs.stages is not None and inputs.stages.keeps(stage):
-            inputs.stages.save(stage_path(inputs, stage, workers.size), stage.trained or method, metrics)
-
-    history = train(
-        method,
-        clips,
-        inputs.seed,
-        checkpoints,
-        report=report,
-        probe=probe,
-        recall=recall,
-        after=after,
-    )
-    finish(method, clips(("train",)))
-    _, train_embedded = embedded("train")
-    test_paths, test_embedded = _joined([embedded("select"), embedded("others")])
-    if workers.rank > 0:
+    run = Run(inputs, clips, device)
+    history = run.train(checkpoints, report)
+    outcome = run.score()
+    if outcome is None:
         return None
-    scored = inputs.evaluation.scored(test_paths, scoring.score_all(train_embedded, test_embedded, config))
-    kinds = [name for name in scored.columns if name in scoring.KINDS]
-    kind = inputs.evaluation.best_kind(scored, kinds, config) if config.score == "best" else config.score
-    detector = inputs.out / "detector"
-    thresholds = save_detector(
-        detector, inputs.study, inputs.manifest, inputs.classes, method, train_embedded, score=kind
-    )
-    numbers = group_numbers(inputs.evaluation.clips, inputs.classes).numpy()
-    scored["decision"] = decide(scored[kind].to_numpy(), thresholds[numbers])
+    scored, kind = outcome
     return {"history": history, "scored": scored, "score": kind}
 
 
-def stage_path(inputs: RunInputs, stage: Stage, workers: int) -> Path:
-    """Where the cache keeps a stage of a run: under all that decides it."""
-    assert inputs.stages is not None
-    splits = sorted(inputs.evaluation.splits.items())
-    data = (inputs.manifest.hash, inputs.classes, stable_hash(splits))
-    return inputs.stages.path(stage, inputs.study, *data, inputs.seed, workers)
+class Run:
+    """The steps of one run, and what they share: the method and the embeddings of its clips."""
+
+    def __init__(self, inputs: RunInputs, clips: ClipSource, device: torch.device) -> None:
+        self.inputs, self.clips, self.workers = inputs, clips, Workers.of_process_group()
+        seed_everything(inputs.seed, "build")  # the same initial weights on every worker
+        info = data_info(inputs.manifest, inputs.classes, self.workers.size)
+        self.method = build(inputs.study.method, info).to(device)
+        self._weights: dict[str, torch.Tensor] = {}  # the network that made the embeddings
+        self._embeddings: dict[str, Embeddings] = {}
+
+    def train(self, checkpoints: Checkpoints, report: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
+        """Train all stages. Returns the metrics of every epoch."""
+        history = train(
+            self.method,
+            self.clips,
+            self.inputs.seed,
+            checkpoints,
+            report=report,
+            probe=self.probe,
+            recall=self.recall,
+            after=self.after,
+        )
+        finish(self.method, self.clips(("train",)))
+        return history
+
+    def recall(self, stage: Stage) -> list[dict[str, Any]] | None:
+        """Load a stage that another trial has trained. Returns the metrics of its epochs, or None to train it."""
+        cache = self.inputs.stages
+        if cache is None or not cache.keeps(stage):
+            return None
+        path = self._stage_path(cache, stage)
+        cache.turn(path)
+        return cache.load(path, stage.trained or self.method)
+
+    def after(self, stage: Stage, metrics: list[dict[str, Any]]) -> None:
+        """Save what a stage leaves behind: the pre-trained encoder, and the stage itself for other trials."""
+        if self.workers.rank > 0:
+            return
+        inputs, cache = self.inputs, self.inputs.stages
+        if isinstance(stage.pretrained, Network):  # before fine-tuning changes it: to publish, or to start from
+            info = data_info(inputs.manifest, inputs.classes)
+            save_encoder(inputs.out / "encoder", stage.pretrained, inputs.study.model_dump(mode="json"), info)
+        recalled = any(row.get("recalled") for row in metrics)
+        if cache is not None and cache.keeps(stage) and not recalled:
+            cache.save(self._stage_path(cache, stage), stage.trained or self.method, metrics)
+
+    def probe(self) -> dict[str, float]:
+        """AUC of k-NN on the select split, by the present embeddings (on the first worker; nothing on the others).
+
+        It is cheap, needs no classifier, and is the same measure for all trials of a study.
+        """
+        (_, train), (paths, test) = self.embedded("train"), self.embedded("select")
+        if self.workers.rank > 0 or not paths:
+            return {}
+        evaluation = self.inputs.evaluation
+        scored = evaluation.scored(paths, scoring.score_all(train, test, PROBE, ["knn"]))
+        value = objective(evaluation.rows(scored[scored["split"] == "select"], "knn", PROBE.max_fpr), "auc")
+        return {} if value is None else {"knn_auc": value}
+
+    def score(self) -> tuple[pd.DataFrame, str] | None:
+        """Score the test clips and save the detector.
+
+        Returns:
+            On the first worker the labelled test clips with their scores and decisions, and the kind of score that
+            counts. None on the others.
+        """
+        _, train = self.embedded("train")
+        paths, test = _joined([self.embedded("select"), self.embedded("others")])
+        if self.workers.rank > 0:
+            return None
+        inputs, config = self.inputs, self.inputs.study.evaluation
+        scores = scoring.score_all(train, test, config)
+        scored = inputs.evaluation.scored(paths, scores)
+        kind = inputs.evaluation.best_kind(scored, list(scores), config) if config.score == "best" else config.score
+        thresholds = save_detector(
+            inputs.out / "detector", inputs.study, inputs.manifest, inputs.classes, self.method, train, score=kind
+        )
+        groups = group_numbers(inputs.evaluation.clips, inputs.classes).numpy()
+        scored["decision"] = decide(scored[kind].to_numpy(), thresholds[groups])
+        return scored, kind
+
+    def embedded(self, part: str) -> Embeddings:
+        """All workers' clips of a part (see :meth:`_clips_of`) on the first worker.
+
+        Embeddings are kept until the network changes: the last epoch's probe and the scores mostly need the same.
+        """
+        state = self.method.state_dict()
+        same = bool(self._weights) and all(torch.equal(state[name], old) for name, old in self._weights.items())
+        if self.workers.largest(float(not same)):  # all workers embed, or none
+            self._embeddings.clear()
+            self._weights = {name: tensor.clone() for name, tensor in state.items()}
+        if part not in self._embeddings:
+            own = _embed(self.method, self._clips_of(part), self.inputs.classes)
+            self._embeddings[part] = _gathered(own, self.workers)
+        return self._embeddings[part]
+
+    def _clips_of(self, part: str) -> Batches:
+        """This worker's clips of a part: ``train``, ``select`` (of the test clips), or the ``others`` of the test."""
+        if part == "train":
+            return self.clips(("train",))
+        test, splits = self.clips(("test",)), self.inputs.evaluation.splits
+        select = np.array([splits.get(clip.path) == "select" for clip in test.clips], dtype=bool)
+        return test.where(select if part == "select" else ~select)
+
+    def _stage_path(self, cache: StageCache, stage: Stage) -> Path:
+        """Where the cache keeps a stage: its name depends on everything that decides the stage's weights."""
+        inputs = self.inputs
+        data = (inputs.manifest.hash, inputs.classes, stable_hash(sorted(inputs.evaluation.splits.items())))
+        return cache.path(stage, inputs.study, *data, inputs.seed, self.workers.size)
 
 
-def _save_encoder(inputs: RunInputs, stage: Stage) -> None:
-    """Keeps what pre-training made, before fine-tuning changes it: to publish, or to start from."""
-    if isinstance(stage.pretrained, Network):
-        info = data_info(inputs.manifest, inputs.classes)
-        save_encoder(inputs.out / "encoder", stage.pretrained, inputs.study.model_dump(mode="json"), info)
-
-
-def _embed(method: Method, clips: Batches, classes: tuple[str, ...]) -> tuple[list[str], scoring.Embedded]:
+def _embed(method: Method, clips: Batches, classes: tuple[str, ...]) -> Embeddings:
     embedding, logits = embed(method, clips)
     groups = [clip.group for clip in clips.clips]
     return [clip.path for clip in clips.clips], scoring.Embedded(
@@ -189,8 +223,8 @@ def _embed(method: Method, clips: Batches, classes: tuple[str, ...]) -> tuple[li
     )
 
 
-def _gathered(part: tuple[list[str], scoring.Embedded], workers: Workers) -> tuple[list[str], scoring.Embedded]:
-    """All workers' clips on the first, in the order of their paths, which no number of workers changes."""
+def _gathered(part: Embeddings, workers: Workers) -> Embeddings:
+    """All workers' clips on the first worker, sorted by path: the same for any number of workers."""
     parts: list[Any] = [part]
     if workers.size > 1:
         parts = [None] * workers.size
@@ -200,13 +234,13 @@ def _gathered(part: tuple[list[str], scoring.Embedded], workers: Workers) -> tup
     return _joined(parts)
 
 
-def _joined(parts: list[tuple[list[str], scoring.Embedded]]) -> tuple[list[str], scoring.Embedded]:
-    """Clips of several parts in the order of their paths."""
+def _joined(parts: list[Embeddings]) -> Embeddings:
+    """Clips of several parts, sorted by path."""
     paths = [path for names, _ in parts for path in names]
     order = sorted(range(len(paths)), key=paths.__getitem__)
     filled = [embedded for names, embedded in parts if names] or [parts[0][1]]
     joined = []
     for name in ("embedding", "group_logits", "group", "domain", "own", "label"):
         column = np.concatenate([getattr(embedded, name) for embedded in filled])
-        joined.append(column[order] if len(column) else column)  # there need be no own scores
+        joined.append(column[order] if len(column) else column)  # the method may have no scores of its own
     return [paths[position] for position in order], scoring.Embedded(*joined)

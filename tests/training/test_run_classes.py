@@ -21,7 +21,7 @@ from asd_ray.methods.base import Method
 from asd_ray.metrics.selection import Evaluation
 from asd_ray.training.checkpoints import FileCheckpoints
 from asd_ray.training.loop import embed
-from asd_ray.training.train_and_score import RunInputs, run
+from asd_ray.training.train_and_score import RunInputs, train_and_score
 
 STAGE = {"epochs": 1, "batch_size": 8, "validation": 0, "keep": "last"}
 # In bf16 the gradient of taps that see only padding, as of such small clips, is not defined (torch 2.11 on a CPU).
@@ -72,7 +72,7 @@ def scored(method: dict[str, Any], clips: list[Clip], out: Path) -> tuple[pd.Dat
     manifest = Manifest(settings_of(study.features, 0), {}, {"train": 30, "test": 32}, 0.0, 1.0, {}, [])
     evaluation = Evaluation(tuple(clip for clip in clips if clip.path in splits), splits)
     inputs = RunInputs(study, manifest, classes, evaluation, 0, out)
-    outcome = run(inputs, source, torch.device("cpu"), FileCheckpoints(out / "checkpoints"))
+    outcome = train_and_score(inputs, source, torch.device("cpu"), FileCheckpoints(out / "checkpoints"))
     assert outcome is not None
     return outcome["scored"], out / "detector"
 

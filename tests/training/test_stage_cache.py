@@ -49,7 +49,7 @@ class Nothing:
 
 
 def run(config: StudyConfig, cache: StageCache | None, *others: object) -> tuple[Method, list[dict[str, Any]]]:
-    """A run as :func:`asd_ray.training.train_and_score.run` has it, with the cache alone of what it does."""
+    """What :func:`asd_ray.training.train_and_score.train_and_score` does with the cache, and nothing else."""
     seed_everything(7, "build")
     method = build(config.method, INFO)
 
