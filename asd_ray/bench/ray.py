@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 import resource
 import tempfile
 import time
@@ -121,15 +122,15 @@ def plain(job: Job, folder: Path) -> Trained:
 def through_ray(job: Job, folder: Path) -> Trained:
     """Trains in a Ray Train worker, as a trial with several workers does, on clips in Ray's object store."""
     import ray.train
-    from ray.train.torch import TorchConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     from asd_ray.features.read import open_features
-    from asd_ray.training.ray_worker import LeanTrainer
 
     with local_ray():
-        trainer = LeanTrainer(
+        features, result = open_features(job.store, job.manifest, reading="cached"), folder / "trained.pickle"
+        TorchTrainer(
             _worker,
-            train_loop_config={"job": job, "features": open_features(job.store, job.manifest, reading="cached")},
+            train_loop_config={"job": job, "features": features, "result": result},
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ray.train.ScalingConfig(num_workers=1, resources_per_worker={"CPU": job.threads}),
             run_config=ray.train.RunConfig(
@@ -137,16 +138,17 @@ def through_ray(job: Job, folder: Path) -> Trained:
                 storage_path=str(folder),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             ),
-        )
-        return trainer.fit().return_value
+        ).fit()
+    return pickle.loads(result.read_bytes())
 
 
-def _worker(config: dict[str, Any]) -> Trained:
+def _worker(config: dict[str, Any]) -> None:
     from asd_ray.training.ray_worker import TrainCheckpoints
 
     job: Job = config["job"]
     torch.set_num_threads(job.threads)
-    return _trained(job, config["features"].batches("train", job.classes), TrainCheckpoints(0))
+    trained = _trained(job, config["features"].batches("train", job.classes), TrainCheckpoints(0))
+    config["result"].write_bytes(pickle.dumps(trained))
 
 
 def _trained(job: Job, batches: Batches, checkpoints: Checkpoints) -> Trained:

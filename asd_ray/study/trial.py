@@ -1,4 +1,4 @@
-"""One trial: resolve its values, train it (here, or on several workers), turn scores into its row of the tables."""
+"""One trial: set its values, train it in this process or on several workers, compute its row of the tables."""
 
 from __future__ import annotations
 
@@ -21,17 +21,15 @@ from asd_ray.features.read import Features
 from asd_ray.features.store import Manifest
 from asd_ray.memory import collect_rarely, give_back_memory
 from asd_ray.metrics.selection import Evaluation
-from asd_ray.parquet import write_table
+from asd_ray.parquet import read_table
 from asd_ray.study.claims import Turn
 from asd_ray.study.feature_sets import FeatureSets
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.objectives import objective_values
 from asd_ray.training.checkpoints import FileCheckpoints
-from asd_ray.training.epoch_reports import EpochReports
-from asd_ray.training.ray_worker import Failure, clip_source, train_with_ray
+from asd_ray.training.ray_worker import SCORES, Outcome, clip_source, run_worker, take_outcome, train_with_ray
 from asd_ray.training.stage_cache import StageCache
-from asd_ray.training.stage_run import TrainingFailed
-from asd_ray.training.train_and_score import RunInputs, run
+from asd_ray.training.train_and_score import RunInputs
 
 
 @dataclass(frozen=True)
@@ -97,22 +95,19 @@ def _train_and_score(config: dict[str, Any], inputs: StudyInputs) -> tuple[Trial
     folder = inputs.folder.trial(number, repeat)
     seed = trial_seed(inputs.study, repeat)
     record = TrialRecord(number, values, seed, "failed", repeat=repeat)
-    outcome: dict[str, Any] | Failure
     try:
         study = with_values(inputs.study, values)
         outcome = _train(study, inputs, seed, folder, run_name(study, config))
     except StorageError:
         raise  # says nothing about the trial's values
-    except (TrainingFailed, AsdRayError) as failure:
-        outcome = Failure(str(failure))
+    except AsdRayError as failure:
+        outcome = Outcome(reason=str(failure))
     record.duration_s = time.time() - started
-    if isinstance(outcome, Failure):
+    if outcome.reason:
         record.reason = outcome.reason
         return record, []
-    history, scored = outcome["history"], outcome["scored"]
-    write_table(folder / "scores.parquet", scored.assign(score=scored[outcome["score"]]))
-    rows = inputs.evaluation.rows(scored, outcome["score"], study.evaluation.max_fpr)
-    record.score = outcome["score"]
+    history, record.score = outcome.history, outcome.score
+    rows = inputs.evaluation.rows(read_table(folder / SCORES), record.score, study.evaluation.max_fpr)
     trained = [epoch for epoch in history if not epoch.get("recalled")]
     record.epochs, record.recalled_epochs = len(history), len(history) - len(trained)
     record.samples_per_s = sum(epoch["samples_per_s"] for epoch in trained) / len(trained) if trained else None
@@ -131,22 +126,18 @@ def _train_and_score(config: dict[str, Any], inputs: StudyInputs) -> tuple[Trial
     return record, history
 
 
-def _train(study: StudyConfig, inputs: StudyInputs, seed: int, folder: Path, name: str) -> dict[str, Any] | Failure:
+def _train(study: StudyConfig, inputs: StudyInputs, seed: int, folder: Path, name: str) -> Outcome:
     resources, turn = study.resources, Turn(inputs.turns, name)
     manifest, features = inputs.sets.take(study, turn) if inputs.sets else (inputs.manifest, inputs.features)
     stages = replace(inputs.stages, turn=turn) if inputs.stages else None
     run_inputs = RunInputs(study, manifest, inputs.classes, inputs.evaluation, seed, folder, stages)
     if resources.workers > 1:
         storage = resources.storage or str(folder / "train")
-        return train_with_ray(run_inputs, features, resources, name, storage, [EpochReports()])
-    torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
-    device = torch.device("cuda" if resources.gpus_per_worker else "cpu")
-    outcome = run(
-        run_inputs,
-        clip_source(features, inputs.classes, 0, 1, device),
-        device,
-        FileCheckpoints(folder / "checkpoints"),
-        report=lambda epoch: ray.tune.report(dict(epoch)),
-    )
-    assert outcome is not None  # the only worker is the first
-    return outcome
+        train_with_ray(run_inputs, features, resources, name, storage)
+    else:
+        torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
+        device = torch.device("cuda" if resources.gpus_per_worker else "cpu")
+        clips = clip_source(features, inputs.classes, 0, 1, device)
+        checkpoints = FileCheckpoints(folder / "checkpoints")
+        run_worker(run_inputs, clips, device, checkpoints, lambda epoch: ray.tune.report(dict(epoch)))
+    return take_outcome(folder)

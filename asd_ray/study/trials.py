@@ -24,7 +24,7 @@ from asd_ray.study.progress import StudyView
 from asd_ray.study.search import PROBE, StudySearch, scheduler
 from asd_ray.study.trial import StudyInputs, run_name, run_trial, trial_seed
 from asd_ray.study.trial_log import TrialLog, own_values
-from asd_ray.training.epoch_reports import first_line
+from asd_ray.training.ray_worker import first_line
 
 
 def run_trials(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyView) -> None:

@@ -1,7 +1,7 @@
-"""A run's state on disk: one file per epoch, written beside and renamed, the last two kept. The best epoch of the stage
-in training is part of each.
+"""Checkpoints of a run: one file per epoch, written atomically; the last two stay.
 
-With several workers every one keeps what is its own (``rank_1.pt``: its memory bank); the first keeps all the rest.
+A checkpoint contains the best epoch of the current stage. With several workers each one saves its own part
+(``rank_1.pt``: its memory bank), and the first saves everything that all share.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pyarrow.fs import FileSystem
 
 from asd_ray.files import write_atomically
 
@@ -23,7 +22,7 @@ KEEP = 2
 
 
 class FileCheckpoints:
-    """Checkpoints of a run with one worker, as files of a folder (see :class:`asd_ray.training.loop.Checkpoints`)."""
+    """Checkpoints of a run with one worker, as files in a folder (see :class:`asd_ray.training.loop.Checkpoints`)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,22 +43,20 @@ class FileCheckpoints:
             old.unlink()
 
     def delete(self) -> None:
-        """Removes all checkpoints: the run is complete and its detector saved."""
+        """Remove all checkpoints: the run is complete and its detector saved."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _files(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("epoch_*.pt") if re.fullmatch(r"epoch_\d{5}\.pt", path.name))
 
 
-def save_rank(filesystem: FileSystem, folder: str, rank: int, state: dict[str, Any]) -> None:
-    """Writes one worker's part of a checkpoint folder, which is made if it is not there."""
-    filesystem.create_dir(folder)
-    with filesystem.open_output_stream(f"{folder}/rank_{rank}.pt") as stream:
-        stream.write(_packed(state))
+def save_rank(folder: Path, rank: int, state: dict[str, Any]) -> None:
+    """Write one worker's part of a checkpoint into a folder."""
+    (folder / f"rank_{rank}.pt").write_bytes(_packed(state))
 
 
 def load_rank(folder: Path, rank: int) -> dict[str, Any]:
-    """One worker's whole state: what all share, with its own part over it."""
+    """Read one worker's state: the shared part, updated with its own."""
     state = torch.load(folder / "rank_0.pt", map_location="cpu", weights_only=True)
     own = folder / f"rank_{rank}.pt"
     if rank > 0 and own.exists():
@@ -68,7 +65,7 @@ def load_rank(folder: Path, rank: int) -> dict[str, Any]:
 
 
 def _packed(state: dict[str, Any]) -> memoryview:
-    """What :func:`torch.save` makes of a state: writing to a full disk itself, it would not say what is wrong."""
+    """Serialise a state in memory first, so that a full disk gives a clear error."""
     content = io.BytesIO()
     torch.save(state, content)
     return content.getbuffer()

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pyarrow.fs import LocalFileSystem
 from torch import Tensor, nn
 
 from asd_ray.config import OptimiserConfig
@@ -282,10 +281,10 @@ def test_the_last_two_checkpoints_stay_and_a_damaged_one_costs_one_epoch(tmp_pat
 
 
 def test_a_worker_gets_what_all_share_and_its_own(tmp_path: Path) -> None:
-    save_rank(LocalFileSystem(), str(tmp_path / "new"), 0, {"epoch": 3, "stage_state": {"queue": 1, "bank": 2}})
-    save_rank(LocalFileSystem(), str(tmp_path / "new"), 1, {"epoch": 3, "stage_state": {"bank": 5}})
-    assert load_rank(tmp_path / "new", 0)["stage_state"] == {"queue": 1, "bank": 2}
-    assert load_rank(tmp_path / "new", 1)["stage_state"] == {"queue": 1, "bank": 5}
+    save_rank(tmp_path, 0, {"epoch": 3, "stage_state": {"queue": 1, "bank": 2}})
+    save_rank(tmp_path, 1, {"epoch": 3, "stage_state": {"bank": 5}})
+    assert load_rank(tmp_path, 0)["stage_state"] == {"queue": 1, "bank": 2}
+    assert load_rank(tmp_path, 1)["stage_state"] == {"queue": 1, "bank": 5}
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
