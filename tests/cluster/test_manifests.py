@@ -1,5 +1,7 @@
-"""What is in ``cluster/``: it parses, keeps to the pinned versions and the published schemas, and calls commands that
-exist. Whether it runs needs Docker, Kubernetes and AWS; ``cluster/README.md`` says what was tried."""
+"""Files of ``cluster/`` parse, keep to the pinned versions and the published schemas, and call commands that exist.
+
+Running them needs Docker, Kubernetes and AWS; ``cluster/README.md`` says what was tried.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +9,20 @@ import fnmatch
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-import typer
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
-from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli as ray_cli
 
 from asd_ray import __version__
-from asd_ray.cli.app import app
-from asd_ray.cli.options import parse_overrides
 from asd_ray.config.study_file import load_study
+from tests.command_lines import REPO, check_command, parse
 
-REPO = Path(__file__).resolve().parents[2]
 CLUSTER = REPO / "cluster"
 IMAGE = f"asd-ray:{__version__}"
 LAUNCHER = ("local", "aws")
@@ -73,38 +69,12 @@ def size(quantity: str) -> float:
     return int(number) * 1024 ** (" KMG".index(unit.upper()))
 
 
-def parse(command: Any, arguments: list[str]) -> dict[str, Any]:
-    """Parses a command line with the real command, as far down as its subcommands go; nothing is run. What it refuses
-    is a ``UsageError`` (of click, or of the click in typer)."""
-    while hasattr(command, "commands"):
-        assert arguments[0] in command.commands, f"no command {arguments[0]!r} of {command.name}"
-        command, arguments = command.commands[arguments[0]], arguments[1:]
-    return command.make_context(command.name, list(arguments)).params
-
-
-def our_commands(text: str) -> Iterator[list[str]]:
-    """Command lines of ``asd-ray`` in the code blocks of a page."""
-    for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if "asd-ray" in words:
-                yield words[words.index("asd-ray") + 1 :]
-
-
 def ray_starts(commands: list[str]) -> list[dict[str, Any]]:
     """The parsed options of every ``ray start`` among shell commands, which must be valid for bash, too."""
     for command in commands:
         subprocess.run(["bash", "-n", "-c", command], check=True)
     starts = [re.search(r"\bray start (.*)", command) for command in commands]
     return [parse(ray_cli, ["start", *shlex.split(found[1])]) for found in starts if found]
-
-
-def check_study(arguments: list[str], workdir: str | None = None) -> None:
-    """The command line's options exist, its study file is there, and its ``--set`` keys validate."""
-    params = parse(typer.main.get_command(app), arguments)
-    if (file := params.get("file")) is not None:
-        path = Path(str(file).replace(workdir, str(REPO)) if workdir else REPO / file)
-        load_study(path, parse_overrides(params["overrides"]))
 
 
 def dockerfile() -> list[tuple[str, str]]:
@@ -181,8 +151,9 @@ def test_pods(name: str) -> None:
 def test_rays_autoscaler_reads_the_groups(name: str) -> None:
     """By Ray's own translation of a RayCluster: no trial fits on the head, and one fits on every worker."""
     resource = {"metadata": {"name": "test", "namespace": "test"}, "spec": ray_cluster(name)}
-    config = _derive_autoscaling_config_from_ray_cr(resource)
-    validate_config(config)
+    kuberay = pytest.importorskip("ray.autoscaler._private.kuberay.autoscaling_config")  # no public name
+    config = kuberay._derive_autoscaling_config_from_ray_cr(resource)
+    pytest.importorskip("ray.autoscaler._private.util").validate_config(config)
     types = config["available_node_types"]
     assert types["headgroup"]["resources"]["CPU"] == 0
     study = load_study(REPO / "studies" / "searches" / "sia_moco_dcase2020.yaml").resources
@@ -198,13 +169,12 @@ def test_rayjob() -> None:
     [workdir] = [rest for word, rest in dockerfile() if word == "WORKDIR"]
     program, *arguments = shlex.split(spec["entrypoint"])
     assert program == "asd-ray"
-    check_study(arguments, workdir)
-    params = parse(typer.main.get_command(app), arguments)
+    params = check_command([word.removeprefix(f"{workdir}/") for word in arguments])
     assert params["address"] == "auto"
     assert str(params["out"]).startswith("/studies/")
     most = sum(group["maxReplicas"] for group in spec["rayClusterSpec"]["workerGroupSpecs"])
     assert f"resources.max_concurrent_trials={most}" in params["overrides"]
-    assert spec["metadata"]["study"] == load_study(str(params["file"]).replace(workdir, str(REPO))).name
+    assert spec["metadata"]["study"] == load_study(REPO / params["file"]).name
     assert spec["shutdownAfterJobFinishes"]  # without it ttlSecondsAfterFinished does nothing
     assert spec["backoffLimit"] >= 1
 
@@ -234,8 +204,8 @@ def ray_version() -> str:
 @pytest.mark.parametrize("name", LAUNCHER)
 def test_rays_launcher_takes_the_file(name: str) -> None:
     [config] = documents(f"ray/{name}.yaml")
-    prepared = prepare_config(config)  # as `ray up` does
-    validate_config(prepared)
+    launcher = pytest.importorskip("ray.autoscaler._private.util")  # what `ray up` calls; it has no public name
+    launcher.validate_config(launcher.prepare_config(config))
     starts = {role: ray_starts(config[f"{role}_start_ray_commands"]) for role in ("head", "worker")}
     ray_starts(config["setup_commands"])
     [head], [worker] = starts["head"], starts["worker"]
@@ -323,20 +293,6 @@ def test_compose() -> None:
     assert services["worker-gpu"]["profiles"] == ["gpu"]
 
 
-# README
-
-
-def test_readme_commands_exist() -> None:
-    commands = list(our_commands((CLUSTER / "README.md").read_text(encoding="utf-8")))
-    assert len(commands) >= 5
-    for arguments in commands:
-        check_study(arguments)
-
-
 def test_a_command_that_does_not_exist_is_noticed() -> None:
-    with pytest.raises(Exception, match="No such option"):
-        check_study(["study", "run", "studies/quickstart.yaml", "--adress", "auto"])
-    with pytest.raises(AssertionError, match="no command"):
-        check_study(["study", "start", "studies/quickstart.yaml"])
     with pytest.raises(Exception, match="No such option"):
         ray_starts(["ray start --heads"])
