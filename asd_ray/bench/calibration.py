@@ -1,7 +1,7 @@
-"""How hard a synthetic set is, told by detectors of known strength.
+"""Measure how hard a synthetic set is, with detectors of known strength.
 
-A testbed is worth training on if loudness tells nothing (AUC about 0.5), a simple detector something (0.6 to 0.8), and
-one that has heard the faults nearly everything (above 0.95): what lies between the last two is a method's to win.
+A useful testbed gives AUC 0.5 to loudness, 0.6 to 0.8 to simple detectors, and above 0.95 to a detector that knows the
+faults; a method can gain the difference between the last two.
 
 Legend: F mel bands, T frames, D features of a clip.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,18 +43,18 @@ from asd_ray.features.log_mel import LogMel, level_db
 from asd_ray.methods.autoencoder.network import anomaly_score, context_vectors, fit
 
 DETECTORS = {
-    "level": "how loud the clip is",
-    "level_distance": "how far its loudness is from the training clips' mean",
+    "level": "loudness of the clip",
+    "level_distance": "difference of its loudness from the training clips' mean",
     "knn": "Euclidean distance to the nearest training clip of its ID in mean Log-Mel",
-    "autoencoder": "the baseline's of DCASE 2020 Task 2, one for each machine",
-    "knn_described": "the same in what describe() hears, standardised by the training clips: rhythm too, and no level",
-    "fault_aware": "linear discriminant analysis of its ID's healthy clips and of others with the fault in question",
+    "autoencoder": "baseline of DCASE 2020 Task 2, one per machine",
+    "knn_described": "like knn, in standardised features of spectrum and rhythm, without the level",
+    "fault_aware": "linear discriminant analysis, trained on healthy clips and on clips with the fault",
 }
-"""From none to all of the knowledge that a detector can have. The last is no method, it is a bound: it has labels."""
+"""Detectors from no knowledge to full knowledge. The last has labels: it is a bound, not a method."""
 
 
-class Heard(NamedTuple):
-    """A clip as the detectors know it: RMS in dB of full scale, mean Log-Mel (F,), description (D,)."""
+class ClipFeatures(NamedTuple):
+    """Input of the detectors: RMS in dB of full scale, mean Log-Mel (F,), description (D,)."""
 
     level: float
     mean: NDArray[np.float64]
@@ -61,10 +62,10 @@ class Heard(NamedTuple):
 
 
 def describe(log_mel: NDArray[np.float32]) -> NDArray[np.float64]:
-    """A Log-Mel spectrogram (F, T), F a multiple of 32, as (D,) features that do not depend on its level.
+    """Describe a Log-Mel spectrogram (F, T), F a multiple of 32, by (D,) features that do not depend on its level.
 
-    The mean over time of every band, the fluctuation of 32 groups of bands, and the modulation spectrum of 8 groups
-    from one period per clip to half the frame rate.
+    They are the mean over time of every band, the fluctuation of 32 groups of bands, and the modulation spectrum of 8
+    groups from one period per clip to half the frame rate.
     """
     x = log_mel.astype(np.float64) - log_mel.mean()
     groups, octaves = (x.reshape(count, -1, x.shape[1]).mean(1) for count in (32, 8))
@@ -78,17 +79,17 @@ def measure(
     root: Path,
     config: SyntheticConfig,
     layout: str = "dcase2020",
-    lessons: int = 24,
+    examples: int = 24,
     epochs: int = 0,
     parallel_map: ParallelMap | None = None,
 ) -> pd.DataFrame:
-    """The AUC of every detector on every ID and kind of fault of a set.
+    """Compute the AUC of every detector on every ID and kind of fault of a set.
 
     Args:
-        root: the set's folder; what is missing there is written first.
-        lessons: further clips, healthy and of each kind of fault, that the fault-aware detector learns an ID from.
-        epochs: of the autoencoder; the baseline's are 100, and 0 leaves it out.
-        run: ``(function, chunks) -> results in any order``, as ``synthesise`` takes.
+        root: the set's folder; missing recordings are written first.
+        examples: further clips per ID, healthy and of each kind of fault, that train the fault-aware detector.
+        epochs: of the autoencoder (the baseline has 100); 0 leaves it out.
+        run: ``(function, chunks) -> results in any order``, as in ``synthesise``.
 
     Returns:
         Columns machine, id, fault, band, clips (anomalous clips of that kind), detector, auc.
@@ -100,26 +101,26 @@ def measure(
     by_id: dict[tuple[str, str], list[Recording]] = {}
     for recording in recordings:
         by_id.setdefault((recording.machine, recording.id), []).append(recording)
-    taught = {key: list(_lessons(members, lessons)) for key, members in by_id.items()}
-    wanted = recordings + [lesson for members in taught.values() for lesson in members]
+    extra = {key: list(_examples(members, examples)) for key, members in by_id.items()}
+    wanted = [*recordings, *chain.from_iterable(extra.values())]
     chunks = [wanted[start : start + CHUNK] for start in range(0, len(wanted), CHUNK)]
-    heard: dict[str, Heard] = {}
-    for part in (parallel_map or map)(partial(_hear, root=Path(root)), chunks):
-        heard |= part
+    features: dict[str, ClipFeatures] = {}
+    for part in (parallel_map or map)(partial(_clip_features, root=Path(root)), chunks):
+        features |= part
     errors: dict[str, float] = {}
     if epochs:
         machines = [[r for r in recordings if r.machine == machine] for machine in {r.machine for r in recordings}]
-        for scores in (parallel_map or map)(partial(_autoencode, root=Path(root), epochs=epochs), machines):
+        for scores in (parallel_map or map)(partial(_autoencoder_scores, root=Path(root), epochs=epochs), machines):
             errors |= scores
-    rows = [row for key, members in by_id.items() for row in _rows(members, taught[key], heard, errors)]
+    rows = [row for key, members in by_id.items() for row in _rows(members, extra[key], features, errors)]
     return pd.DataFrame(rows, columns=["machine", "id", "fault", "band", "clips", "detector", "auc"])
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """Machines x detectors: the mean over IDs of the AUC on all anomalous clips, and in a last row the machines' mean.
+    """Tabulate machines x detectors: the mean AUC over IDs, and the machines' mean in the last row.
 
-    An ID's AUC is the mean over its anomalous clips of the AUC of their kind of fault; where one detector serves all
-    kinds, that is its plain AUC.
+    An ID's AUC is the mean over kinds of fault, weighted by their clips; for a detector of all kinds this is its plain
+    AUC.
     """
     weighted = rows.assign(auc=rows.auc * rows.clips).groupby(["machine", "id", "detector"])[["auc", "clips"]].sum()
     per_id = (weighted.auc / weighted.clips).rename("auc").reset_index()
@@ -130,36 +131,36 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _lessons(members: Sequence[Recording], count: int) -> Iterator[Recording]:
-    """Healthy and faulty clips of one ID, in the operations of its training clips, that are not in the set."""
+def _examples(members: Sequence[Recording], count: int) -> Iterator[Recording]:
+    """Plan healthy and faulty clips of one ID outside of the set, in the operations of its training clips."""
     train = [recording for recording in members if recording.split == "train"]
     for fault in ("", *sorted({recording.fault for recording in members if recording.fault})):
         for index in range(count):
             like = train[index % len(train)]
             yield replace(
                 like,
-                path=f"lesson:{like.machine}:{like.id}:{fault}:{index}",
+                path=f"example:{like.machine}:{like.id}:{fault}:{index}",
                 fault=fault,
                 severity=SEVERITY[0] + (SEVERITY[1] - SEVERITY[0]) * (index + 0.5) / count if fault else 0.0,
                 seed=stable_hash("lesson", like.seed, fault, index),
             )
 
 
-def _hear(chunk: Sequence[Recording], root: Path) -> dict[str, Heard]:
-    """Path -> features: clips of the set as their files have them, lessons rendered."""
+def _clip_features(chunk: Sequence[Recording], root: Path) -> dict[str, ClipFeatures]:
+    """Path -> features: clips of the set are read, examples are rendered."""
     log_mel = LogMel(FeatureConfig())
-    heard = {}
+    features = {}
     for recording in chunk:
-        lesson = recording.path.startswith("lesson:")
-        signal = render(recording) if lesson else read(root / recording.path, SAMPLE_RATE, SECONDS)
+        example = recording.path.startswith("example:")
+        signal = render(recording) if example else read(root / recording.path, SAMPLE_RATE, SECONDS)
         waveform = torch.from_numpy(signal)[None]
-        features = log_mel(waveform)[0].numpy()
-        heard[recording.path] = Heard(float(level_db(waveform)), features.mean(1), describe(features))
-    return heard
+        image = log_mel(waveform)[0].numpy()
+        features[recording.path] = ClipFeatures(float(level_db(waveform)), image.mean(1), describe(image))
+    return features
 
 
-def _autoencode(members: Sequence[Recording], root: Path, epochs: int) -> dict[str, float]:
-    """Path -> anomaly score of a machine's test clips by an autoencoder of its training clips."""
+def _autoencoder_scores(members: Sequence[Recording], root: Path, epochs: int) -> dict[str, float]:
+    """Path -> anomaly score of a machine's test clips, from an autoencoder of its training clips."""
     log_mel = LogMel(FeatureConfig(log="db"))
 
     def vectors(recording: Recording) -> torch.Tensor:
@@ -171,27 +172,30 @@ def _autoencode(members: Sequence[Recording], root: Path, epochs: int) -> dict[s
 
 
 def _rows(
-    members: Sequence[Recording], lessons: Sequence[Recording], heard: dict[str, Heard], errors: dict[str, float]
+    members: Sequence[Recording],
+    examples: Sequence[Recording],
+    features: dict[str, ClipFeatures],
+    errors: dict[str, float],
 ) -> Iterator[tuple]:
-    """The rows of one ID."""
+    """Rows of one ID."""
     train = [recording for recording in members if recording.split == "train"]
     test = [recording for recording in members if recording.split == "test"]
     labels = np.array([recording.fault != "" for recording in test])
-    level = np.array([heard[recording.path].level for recording in test])
-    usual, described = (np.stack([heard[r.path].description for r in part]) for part in (train, test))
+    level = np.array([features[recording.path].level for recording in test])
+    usual, described = (np.stack([features[r.path].description for r in part]) for part in (train, test))
     spread = usual.std(0) + 1e-3
     scores = {
         "level": level,
-        "level_distance": np.abs(level - np.mean([heard[recording.path].level for recording in train])),
-        "knn": cdist(*(np.stack([heard[r.path].mean for r in part]) for part in (test, train))).min(1),
+        "level_distance": np.abs(level - np.mean([features[recording.path].level for recording in train])),
+        "knn": cdist(*(np.stack([features[r.path].mean for r in part]) for part in (test, train))).min(1),
         "knn_described": cdist(described / spread, usual / spread).min(1),
     }
     if errors:
         scores["autoencoder"] = np.array([errors[recording.path] for recording in test])
     for fault in sorted({recording.fault for recording in test if recording.fault}):
-        known = [*train, *(lesson for lesson in lessons if lesson.fault in ("", fault))]
+        known = [*train, *(example for example in examples if example.fault in ("", fault))]
         detector = make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))
-        detector.fit([heard[r.path].description for r in known], [r.fault != "" for r in known])
+        detector.fit([features[r.path].description for r in known], [r.fault != "" for r in known])
         scores["fault_aware"] = detector.decision_function(described)
         this = np.array([recording.fault in ("", fault) for recording in test])
         band = MACHINES[test[0].machine].faults[fault].band

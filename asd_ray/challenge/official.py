@@ -1,11 +1,11 @@
-"""What score files are worth: joined with a data set's labels, and the official metrics of the challenge.
+"""Evaluate score files: join them with a data set's labels and compute the challenge's official metrics.
 
-Wanted differences from the official evaluators (y-kawagu/dcase2020_task2_evaluator, Kota-Dohi/dcase2022_evaluator):
+Intended differences from the official evaluators (y-kawagu/dcase2020_task2_evaluator, Kota-Dohi/dcase2022_evaluator):
 
-* they pair scores and labels by their order and look at the counts alone; here they are paired by file name;
-* the 2022 evaluator's harmonic means of a machine's source and target domain mix the two up; they are left out here;
+* they pair scores and labels by order and compare only counts; here file names are matched;
+* the 2022 evaluator mixes up the harmonic means of a machine's source and target domain; they are left out here;
 * its ``ci95`` is a jack-knife of scores pooled over all machines; here intervals are a stratified bootstrap over clips;
-* the data of 2021 are judged by the rule of 2022 (anomalies of both domains against the normal clips of one).
+* data of 2021 follow the rule of 2022 (anomalies of both domains against the normal clips of one).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _KEY = ["split", "machine", "id", "domain"]
 
 
 def label_scores(folder: Path, clips: Sequence[Clip], machines: Sequence[str] | None = None) -> pd.DataFrame:
-    """The scores (and decisions) of a folder beside the labels of a data set's test clips, joined by file name.
+    """Join a folder's scores (and decisions) with the labels of a data set's test clips by file name.
 
-    A name with folders in it is looked for as it is and without them; an evaluation clip of 2022 by both of its names.
-    A part of the data set (``dev``, ``eval``) that no file is about is left out.
+    A name with folders is tried with and without them, an evaluation clip of 2022 by both of its names. A part of the
+    data set (``dev``, ``eval``) without scores is left out.
 
     Args:
         folder: with score files.
@@ -41,39 +41,39 @@ def label_scores(folder: Path, clips: Sequence[Clip], machines: Sequence[str] | 
         machines: whose files are read; all by default.
 
     Returns:
-        ``path, machine, id, domain, part, label, score`` and, where there are decision files, ``decision``; by path.
+        ``path, machine, id, domain, part, label, score`` and, with decision files, ``decision``; ordered by path.
 
     Raises:
-        AsdRayError: a score without a clip, a clip or a machine and ID without a score, two scores for a clip, a clip
-            without a label, a decision file without some of the scored clips. Names the first and says how many.
+        AsdRayError: a score without a clip, a clip without a score or a label, two scores for a clip, a scored clip
+            without a decision in decision files. Names the first and their number.
     """
     test = [clip for clip in clips if clip.split == "test"]
-    found = _joined(_of(read_scores(folder), machines), "score", test)
+    found = _values_by_path(_of_machines(read_scores(folder), machines), "score", test)
     parts = {clip.part for clip in test if clip.path in found}
     labelled = [clip for clip in test if clip.part in parts and clip.label != "unknown"]
     if unlabelled := [clip.path for clip in test if clip.path in found and clip.label == "unknown"]:
         raise AsdRayError(
             f"{unlabelled[0]}{_more(unlabelled, 'scored clips')}: the data set has no label for it, so its score "
-            "cannot be judged; expected one in its name, in test_labels.csv or in clips.csv."
+            "cannot be evaluated; expected one in its name, in test_labels.csv or in clips.csv."
         )
     _require_all(folder, "score", labelled, found)
     columns = ["path", "machine", "id", "domain", "part", "label"]
     table = pd.DataFrame([[getattr(clip, column) for column in columns] for clip in labelled], columns=columns)
     table["score"] = [found[path] for path in table["path"]]
-    decisions = _of(read_decisions(folder), machines)
+    decisions = _of_machines(read_decisions(folder), machines)
     if len(decisions):
-        decided = _joined(decisions, "decision", test)
+        decided = _values_by_path(decisions, "decision", test)
         _require_all(folder, "decision", labelled, decided)
         table["decision"] = [int(decided[path]) for path in table["path"]]
     return table
 
 
-def _of(rows: pd.DataFrame, machines: Sequence[str] | None) -> pd.DataFrame:
+def _of_machines(rows: pd.DataFrame, machines: Sequence[str] | None) -> pd.DataFrame:
     return rows if machines is None else rows[rows["machine"].isin(machines)]
 
 
-def _joined(rows: pd.DataFrame, column: str, test: Sequence[Clip]) -> dict[str, float]:
-    """Path of every test clip that the rows name -> its value."""
+def _values_by_path(rows: pd.DataFrame, column: str, test: Sequence[Clip]) -> dict[str, float]:
+    """Map the paths of test clips named by the rows to their values."""
     by_class: dict[tuple[str, str], list[Clip]] = {}
     for clip in test:
         by_class.setdefault((clip.machine, clip.id), []).append(clip)
@@ -104,7 +104,7 @@ def _joined(rows: pd.DataFrame, column: str, test: Sequence[Clip]) -> dict[str, 
 
 
 def _names(clips: Sequence[Clip]) -> dict[str, str]:
-    """What a file may call a clip -> its path: the path itself, and the file name where no other clip has the same."""
+    """Map a clip's names to its path: the path itself, and the file name if it is unique."""
     names: dict[str, str] = {}
     for clip in clips:
         key = _key(clip.path)
@@ -132,18 +132,18 @@ def _more(items: Sequence[object], what: str) -> str:
 
 @dataclass(frozen=True)
 class OfficialMetrics:
-    """What scores are worth. Numbers are fractions of 1, NaN where undefined.
+    """Official metrics of scores, as fractions of 1; NaN where undefined.
 
     Attributes:
-        ids: :data:`asd_ray.metrics.ROW_COLUMNS` of every part (as ``split``), machine and ID (and domain), with
+        ids: ``metrics.ROW_COLUMNS`` of every part (as ``split``), machine and ID (and domain), with
             ``auc_low, auc_high, pauc_low, pauc_high`` of the bootstrap's 95 % intervals, and ``precision, recall, f1``
-            if there are decisions: those of a domain are of its own clips alone.
-        machines: :func:`asd_ray.metrics.per_machine`, and ``pooled_auc, pooled_pauc`` over the clips of all IDs.
-        averages: :func:`asd_ray.metrics.averages`, with intervals of ``auc`` and ``pauc``, and the machines' mean of
-            the pooled values.
+            if there are decisions; those of a domain use its own clips alone.
+        machines: ``metrics.per_machine``, and ``pooled_auc, pooled_pauc`` over the clips of all IDs.
+        averages: ``metrics.averages`` with intervals of ``auc`` and ``pauc``, and the machines' mean of the pooled
+            values.
 
-    Means of ``precision, recall, f1`` are over IDs, then machines; with domains the harmonic mean over sections and
-    domains, each value floored at float epsilon, as the official evaluators report it.
+    ``precision, recall, f1`` are averaged over IDs, then machines; with domains, by the harmonic mean over sections and
+    domains of values floored at float epsilon, as in the official evaluators.
     """
 
     ids: pd.DataFrame
@@ -152,12 +152,12 @@ class OfficialMetrics:
 
 
 def official_metrics(labelled: pd.DataFrame, max_fpr: float = 0.1, resamples: int = 1000) -> OfficialMetrics:
-    """The official metrics of labelled scores, of each part of the data set by the rule that its domains ask for.
+    """Compute the official metrics of each part of a data set; its domains decide the rule.
 
     Args:
-        labelled: from :func:`label_scores`.
+        labelled: from ``label_scores``.
         max_fpr: p of pAUC.
-        resamples: draws of the bootstrap; 0 leaves the intervals out.
+        resamples: bootstrap draws; 0 leaves out the intervals.
     """
     clips = labelled.rename(columns={"part": "split"})
     parts = [_of_part(members, max_fpr, resamples) for _, members in clips.groupby("split")]

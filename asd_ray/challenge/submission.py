@@ -1,20 +1,17 @@
-"""The challenge's files of scores and decisions, in and out.
+"""Read and write the challenge's score and decision files.
 
-The names are those that the official evaluators of DCASE Task 2 read:
+File names that the official evaluators of DCASE Task 2 read:
 
 * 2020: ``anomaly_score_<machine>_id_<XX>.csv`` (y-kawagu/dcase2020_task2_evaluator);
-* 2021: ``anomaly_score_<machine>_section_<XX>_source_test.csv``, and ``…_target_test.csv`` (y-kawagu's of 2021);
+* 2021: ``anomaly_score_<machine>_section_<XX>_source_test.csv`` and ``…_target_test.csv`` (y-kawagu's of 2021);
 * 2022 to 2025: ``anomaly_score_<machine>_section_<XX>_test.csv`` (Kota-Dohi/dcase2022_evaluator; nttcslab's of 2023 and
-  2024, which take the baseline's ``anomaly_score_DCASE2023T2<machine>_section_<XX>_test_seed<N><tag>_Eval.csv`` too).
+  2024 also read the baseline's ``anomaly_score_DCASE2023T2<machine>_section_<XX>_test_seed<N><tag>_Eval.csv``).
 
-Their rows are ``file,score``, without a header. ``decision_result_…`` of the same names has rows ``file,decision``, 1
-for an anomaly.
+Rows are ``file,score`` without a header. ``decision_result_…`` files have rows ``file,decision``; 1 is an anomaly.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from pathlib import Path, PurePosixPath
@@ -22,12 +19,12 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from asd_ray.data import dcase2020, dcase2022
+from asd_ray.data.side_files import csv_text, read_csv
 from asd_ray.errors import AsdRayError
 from asd_ray.files import write_text
 
 DEVELOPMENT = "development"
-"""Subfolder of a DCASE 2020 submission for the development IDs: the official evaluator ends at a file of an ID that is
-not in the evaluation set."""
+"""Subfolder of a DCASE 2020 submission for the development IDs: the official evaluator stops at files of their IDs."""
 
 _SECTION = re.compile(
     r"(?:DCASE\d{4}T2)?(?P<machine>.+)_section_(?P<id>\d{2})(?:_(?:source|target))?(?:_test)?(?:_seed.+)?\.csv"
@@ -37,15 +34,15 @@ _KINDS = {"score": "anomaly_score_", "decision": "decision_result_"}
 
 
 def write_submission(folder: Path, scores: pd.DataFrame, layout: str) -> None:
-    """Writes a system's scores, and decisions if there are any, as the evaluators of the layout's challenge read them.
+    """Write a system's scores, and decisions if present, as the layout's evaluator reads them.
 
-    Rows are ordered by file name and keep every digit. Files of an earlier submission that do not belong to this one
-    are deleted. Where clips of one ID share a file name (layout ``folder``) they are called by their paths instead.
+    Rows are ordered by file name and keep every digit. Other files of an earlier submission are deleted. If clips of
+    an ID share a file name (layout ``folder``), rows have their paths instead.
 
     Args:
         folder: of the submission.
-        scores: one row per clip: ``path, machine, id, score`` and, where wanted, ``decision`` (0 or 1).
-        layout: of the data set, one of :data:`asd_ray.data.layouts.LAYOUTS`.
+        scores: one row per clip: ``path, machine, id, score`` and, if wanted, ``decision`` (0 or 1).
+        layout: of the data set, one of ``layouts.LAYOUTS``.
     """
     files: dict[str, list[int]] = {}
     for number, name in enumerate(_submission_names(scores, layout)):
@@ -60,11 +57,9 @@ def write_submission(folder: Path, scores: pd.DataFrame, layout: str) -> None:
             called = [PurePosixPath(path).name for path in paths]
             if len(set(called)) < len(called):
                 called = paths
-            text = io.StringIO()
-            rows = zip(called, (repr(values[number]) for number in members), strict=True)
-            csv.writer(text, lineterminator="\n").writerows(sorted(rows))
+            rows = sorted(zip(called, (repr(values[number]) for number in members), strict=True))
             target = folder / PurePosixPath(name).parent / (prefix + PurePosixPath(name).name)
-            write_text(target, text.getvalue())
+            write_text(target, csv_text(rows))
             written.add(target)
     for old in {*folder.glob("*.csv"), *folder.glob(f"{DEVELOPMENT}/*.csv")} - written:
         if old.name.startswith(tuple(_KINDS.values())):
@@ -72,7 +67,7 @@ def write_submission(folder: Path, scores: pd.DataFrame, layout: str) -> None:
 
 
 def _submission_names(scores: pd.DataFrame, layout: str) -> list[str]:
-    """The file of every row, without its prefix: ``fan_id_00.csv``, ``development/fan_id_00.csv``."""
+    """File of every row, without its prefix: ``fan_id_00.csv``, ``development/fan_id_00.csv``."""
     keys = list(scores[["path", "machine", "id"]].itertuples(index=False, name=None))
     sections = layout == "dcase2022" or (
         layout == "synthetic" and any(PurePosixPath(path).name.startswith("section_") for path, _, _ in keys)
@@ -95,22 +90,22 @@ def _submission_names(scores: pd.DataFrame, layout: str) -> list[str]:
 
 
 def read_scores(folder: Path) -> pd.DataFrame:
-    """The score files of a folder (not of its subfolders), whoever made them.
+    """Read the score files of a folder (not of its subfolders).
 
-    A byte-order mark, any line ends and empty lines are let pass.
+    A byte-order mark, any line ends and empty lines are accepted.
 
     Returns:
         ``machine, id, file, score`` and ``place`` (file and line) of every row, ordered by file and line.
 
     Raises:
-        AsdRayError: no such folder; no score file; a row that is not ``file,score`` with a finite score; a file name
-            that comes twice. Names the file and the line.
+        AsdRayError: no such folder, no score file, a row other than ``file,score`` with a finite score, or a repeated
+            file name. Names the file and the line.
     """
     return _read(folder, "score")
 
 
 def read_decisions(folder: Path) -> pd.DataFrame:
-    """The decision files of a folder as :func:`read_scores`, with ``decision`` (0 or 1); no rows if none is there."""
+    """Read decision files like ``read_scores``, with ``decision`` (0 or 1); no rows without such files."""
     return _read(folder, "decision")
 
 
@@ -125,7 +120,7 @@ def _read(folder: Path, column: str) -> pd.DataFrame:
         match = _SECTION.fullmatch(name) or _ID.fullmatch(name)
         if match is None:
             raise AsdRayError(
-                f"{path}: not a name of the challenge's; expected {prefix}<machine>_id_<XX>.csv or "
+                f"{path}: not a file name of the challenge; expected {prefix}<machine>_id_<XX>.csv or "
                 f"{prefix}<machine>_section_<XX>_test.csv."
             )
         for line, file, text in _csv_rows(path, column):
@@ -145,20 +140,13 @@ def _read(folder: Path, column: str) -> pd.DataFrame:
 
 def _csv_rows(path: Path, column: str) -> list[tuple[int, str, str]]:
     rows = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != 2 or not row[0].strip():
-                    raise AsdRayError(
-                        f"{path}, line {reader.line_num}: found {','.join(row)!r}; expected a file name and a "
-                        f"{column}, separated by a comma."
-                    )
-                rows.append((reader.line_num, row[0].strip(), row[1].strip()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AsdRayError(f"{path}: this is no CSV file in UTF-8 ({error}).") from None
+    for line, row in read_csv(path):
+        if len(row) != 2 or not row[0]:
+            raise AsdRayError(
+                f"{path}, line {line}: found {','.join(row)!r}; expected a file name and a {column}, separated by a "
+                "comma."
+            )
+        rows.append((line, row[0], row[1]))
     if not rows:
         raise AsdRayError(f"{path}: the file is empty; expected a row file,{column} for every test clip.")
     return rows

@@ -1,16 +1,14 @@
-"""Where in frequency anomalies differ from normal clips: the energy in eight bands, and its AUC.
+"""Compare anomalous and normal clips in eight frequency bands: AUC of each band's level.
 
-The first method (arXiv 2509.15570) assumes that anomalies lie at higher frequencies than a machine's normal operation.
-Whether they do is a property of a labelled test set, told here by four scores of every band. Let d be the band's level
-in dB less its mean over the training clips of the ID, and g the median of d over the clip's eight bands: a change of
-gain, or whatever else moves most bands together.
+SIA-MoCo (arXiv 2509.15570) assumes that anomalies lie at higher frequencies than normal operation. Four scores per band
+test this on a labelled set. Let d be the band's level in dB minus its mean over the ID's training clips, and g the
+median of d over the clip's eight bands (a change of gain, or of most bands together).
 
-* ``energy_more``: d. Above 0.5, anomalies have more energy there; below 0.5, less.
-* ``energy_either``: |d|, which ranks an ID's clips as |z| does: for a detector that is not told the direction.
+* ``energy_more``: d. AUC above 0.5: anomalies have more energy in the band; below 0.5: less.
+* ``energy_either``: |d|, for a detector that does not know the direction.
 * ``shape_more``: d - g.
-* ``shape_either``: |d - g|. This one answers the question: it asks of each band whether it is unusual for its ID, in
-  whichever direction, and a clip that is louder as a whole does not make all bands look alike. The more bands change
-  together, the more g goes with them; where it is most of them, the others look unusual.
+* ``shape_either``: |d - g|. The score to read: is the band unusual for its ID, in either direction? A louder clip does
+  not change it. If most bands change together, g follows them, and the other bands look unusual.
 """
 
 from __future__ import annotations
@@ -29,10 +27,10 @@ from asd_ray.explore.spectra import Spectra
 from asd_ray.metrics.rows import is_anomaly, row_members
 
 MEASURES = ("energy_more", "energy_either", "shape_more", "shape_either")
-SHOWN = {
-    "shape_either": "Unusual shape: level against the clip's other bands, either way",
-    "shape_more": "Direction of the shape: above 0.50 more, below 0.50 less than the clip's other bands",
-    "energy_either": "Unusual energy, either way",
+TITLES = {
+    "shape_either": "Unusual shape: level relative to the clip's other bands, in either direction",
+    "shape_more": "Direction of the shape: above 0.50 louder, below 0.50 quieter than the clip's other bands",
+    "energy_either": "Unusual energy, in either direction",
     "energy_more": "More energy",
 }
 _KEY = ["machine", "id", "domain", "fault", "band"]
@@ -40,18 +38,18 @@ _COUNTS = ["n_train", "n_normal", "n_anomaly"]
 
 
 def analyse(spectra: Spectra, faults: Mapping[str, Fault] | None = None) -> pd.DataFrame:
-    """AUC of every band's scores, per ID, then averaged over IDs and machines by the rule of the data.
+    """Compute the AUC of every band's scores per ID, averaged over IDs and machines by the data's rule.
 
     Args:
         spectra: of training clips and labelled test clips.
-        faults: path -> fault. Each machine's kinds get rows of their own: its normal test clips against that kind.
+        faults: path -> fault. Each kind of fault of a machine gets its own rows: normal test clips against that kind.
 
     Returns:
         Columns ``machine, id, domain, fault, band`` (1 to 8; 0 is the level of the whole clip), ``fault_band``,
         ``low_hz, high_hz, n_train, n_normal, n_anomaly``, ``MEASURES`` (AUC; NaN where an ID lacks clips), and
-        ``chance_sd``: the standard deviation of an AUC of so many clips where nothing differs (Mann and Whitney 1947;
-        with domains an upper bound). Besides IDs there are rows ``id = "mean"`` for every machine and for
-        ``machine = "all"``. ``fault`` is "" where all anomalies are together.
+        ``chance_sd``: standard deviation of an AUC of as many clips without any difference (Mann and Whitney 1947;
+        with domains an upper bound). Rows with ``id = "mean"`` average a machine, or all (``machine = "all"``).
+        ``fault`` is "" for all anomalies together.
     """
     faults = faults or {}
     clips = pd.DataFrame([(c.machine, c.id, c.domain, c.label, c.split) for c in spectra.clips])
@@ -78,28 +76,28 @@ def analyse(spectra: Spectra, faults: Mapping[str, Fault] | None = None) -> pd.D
 
 
 def _scores(clips: pd.DataFrame, levels: Real) -> Real:
-    """Scores (N, 4, 9), measures x bands and whole; NaN for IDs without training clips and for the whole's shape."""
+    """Scores (N, 4, 9): measures x bands and whole; NaN for IDs without training clips and for the whole's shape."""
     ids = clips["machine"] + "/" + clips["id"]
     train = (clips["split"] == "train").to_numpy()
     usual = pd.DataFrame(levels[train]).groupby(ids[train].to_numpy()).mean().reindex(ids).to_numpy()
     away = levels - usual
     shape = away - np.median(away[:, :WHOLE], axis=1, keepdims=True)
     shape[:, WHOLE] = np.nan
-    # An ID's levels rank its clips as their distances from a constant do, and need no training clip.
+    # Within an ID, levels rank clips like d and need no training clip.
     return np.stack([levels, np.abs(away), shape, np.abs(shape)], axis=1)
 
 
 def _rows(clips: pd.DataFrame, scores: Real) -> pd.DataFrame:
-    """The AUC of :func:`asd_ray.metrics.per_id`, for all measures and bands at once."""
+    """The AUC of ``metrics.per_id`` for all measures and bands at once."""
     parts = []
     labels, scores = is_anomaly(clips), scores[clips.index]
     for (_, machine, machine_id, domain), members in row_members(clips, None):
         anomaly = labels[members]
         positive, negative = int(anomaly.sum()), int((~anomaly).sum())
         ranks = rankdata(scores[members], axis=0, nan_policy="propagate")
-        larger = ranks[anomaly].sum(axis=0) - positive * (positive + 1) / 2  # pairs in which the anomaly scores higher
+        larger = ranks[anomaly].sum(axis=0) - positive * (positive + 1) / 2  # pairs where the anomaly scores higher
         areas = larger / (positive * negative) if positive and negative else np.full(larger.shape, np.nan)
-        part = pd.DataFrame(np.roll(areas, 1, axis=1).T, columns=list(MEASURES))  # the whole becomes band 0
+        part = pd.DataFrame(np.roll(areas, 1, axis=1).T, columns=list(MEASURES))  # the whole spectrum becomes band 0
         part = part.rename_axis("band").reset_index().melt("band", var_name="measure", value_name="auc")
         parts.append(part.assign(machine=machine, id=machine_id, domain=domain, n_normal=negative, n_anomaly=positive))
     return pd.concat(parts, ignore_index=True).assign(pauc=np.nan)
@@ -142,10 +140,10 @@ def _sd_of_mean(deviations: pd.Series) -> float:
 
 
 def verdict(table: pd.DataFrame) -> str:
-    """Do the upper four bands tell more than the lower four, and how much of it could be luck?"""
+    """Say whether the upper four bands separate better than the lower four, and how much chance explains."""
     means = table[(table["id"] == "mean") & (table["fault"] == "") & (table["band"] > 0)]
     if means["shape_either"].isna().all():
-        return "No ID has training clips and both kinds of test clips: nothing says which spectrum is usual."
+        return "No ID has training clips and both kinds of test clips: the usual spectra are unknown."
     halves = means.groupby(["machine", means["band"] > BANDS // 2])["shape_either"].mean().unstack()
     edge = sorted(set(means["high_hz"]))[BANDS // 2 - 1]
     machines = halves.drop("all").dropna()
@@ -153,7 +151,7 @@ def verdict(table: pd.DataFrame) -> str:
     values = means[means["machine"] != "all"].dropna(subset=["shape_either"])
     above = int((values["shape_either"] > 0.5 + 2 * values["chance_sd"]).sum())
     return (
-        f"In shape, anomalies stand out more above {edge:,.0f} Hz than below it on "
+        f"By unusual shape, anomalies stand out more above {edge:,.0f} Hz than below on "
         f"{int((machines[True] > machines[False]).sum())} of {len(machines)} machines: mean AUC {upper:.2f} in the "
         f"upper four bands, {lower:.2f} in the lower four. {above} of {len(values)} values are above chance; luck "
         f"alone gives about {0.025 * len(values):.1f}."
@@ -161,7 +159,7 @@ def verdict(table: pd.DataFrame) -> str:
 
 
 def band_table(table: pd.DataFrame, measure: str, *, by_fault: bool = False) -> str:
-    """The means of one measure as a Markdown table: machines (and kinds of fault) x bands."""
+    """Format the means of one measure as a Markdown table: machines (and kinds of fault) x bands."""
     means = table[(table["id"] == "mean") & ((table["fault"] != "") == by_fault)]
     edges = means[means["band"] > 0].drop_duplicates("band")
     head = [f"{low:,.0f}–{high:,.0f} Hz" for low, high in zip(edges["low_hz"], edges["high_hz"], strict=True)]
@@ -180,20 +178,19 @@ def band_table(table: pd.DataFrame, measure: str, *, by_fault: bool = False) -> 
 
 
 def report(table: pd.DataFrame, source: str, synthetic: bool) -> str:
-    """``bands.md``: what was measured, the answer, and the tables of all measures."""
+    """Format ``bands.md``: what was measured, the answer, and the tables of all measures."""
     parts = [
         "# Where in frequency do anomalies differ from normal clips?",
         f"{source}. AUC per ID, then averaged over IDs and machines; eight bands of equal width in mel."
         + (" Synthetic data: these numbers say nothing about real machines." if synthetic else ""),
         verdict(table),
-        "`chance`: where nothing differs, 19 of 20 values lie within 0.50 ± this. `clips`: training / normal test / "
-        "anomalous test clips; with few training clips, what is usual for an ID, and so what is unusual, is uncertain. "
-        "`whole clip`: the AUC of loudness alone; where it is far from 0.50, energy says little about frequency, and "
-        "shape is the table to read.",
+        "`chance`: without any difference, 19 of 20 values lie within 0.50 ± this. `clips`: training / normal test / "
+        "anomalous test clips; with few training clips, an ID's usual spectrum is uncertain. `whole clip`: AUC of "
+        "loudness alone; if it is far from 0.50, energy says little about frequency: read the tables of shape.",
     ]
-    for measure, title in SHOWN.items():
+    for measure, title in TITLES.items():
         parts += [f"## {title}", band_table(table, measure)]
     if (table["fault"] != "").any():
         for measure in ("shape_either", "shape_more"):
-            parts += [f"## By kind of fault. {SHOWN[measure]}", band_table(table, measure, by_fault=True)]
+            parts += [f"## By kind of fault. {TITLES[measure]}", band_table(table, measure, by_fault=True)]
     return "\n\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""Who a recording is, from its own path alone: what its name, its folders and the data set's side files say."""
+"""Infer a recording's machine, ID, label and fault from its path and the data set's side files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from asd_ray.errors import AsdRayError
 
 @dataclass(frozen=True)
 class Caption:
-    """What is known of a recording; ``clip`` is None where nothing says which machine it is."""
+    """A recording's identity; ``clip`` is None if its machine is unknown."""
 
     path: Path
     clip: Clip | None = None
     fault: Fault | None = None
 
     def __str__(self) -> str:
-        """Machine, ID, domain, label and fault over the file's name; the name alone where nothing is known."""
+        """Machine, ID, label, fault and domain above the file name; the file name alone for an unknown machine."""
         if self.clip is None:
             return self.path.name
         label = "label not known" if self.clip.label == "unknown" else self.clip.label
@@ -36,13 +36,13 @@ class Caption:
 
 
 def caption(path: Path) -> Caption:
-    """The caption of a recording.
+    """Build a recording's caption.
 
-    ``<machine>/<train or test>/<a name of DCASE 2020 or 2022>`` says it, with ``test_labels.csv`` beside those folders
-    for hidden labels; or a ``clips.csv`` in a folder above; ``faults.csv`` at the data set's root adds the fault.
+    Sources: a path ``<machine>/<train or test>/<name of DCASE 2020 or 2022>``, with hidden labels from
+    ``test_labels.csv``; else a ``clips.csv`` in a folder above. ``faults.csv`` at the root adds the fault.
 
     Raises:
-        AsdRayError: ``test_labels.csv`` or ``faults.csv`` does not validate.
+        AsdRayError: ``test_labels.csv`` or ``faults.csv`` is invalid.
     """
     absolute = path.absolute()
     root, clip = _from_name(absolute) or _from_list(absolute) or (absolute.parent, None)
@@ -51,14 +51,14 @@ def caption(path: Path) -> Caption:
 
 
 def _from_name(path: Path) -> tuple[Path, Clip] | None:
-    """The data set's root and the clip, if folder and name are those of a DCASE layout."""
+    """Find the data set's root and the clip if folder and name match a DCASE layout."""
     split, machine = path.parent, path.parent.parent
     for reader in (dcase2020, dcase2022):
         if split.name not in reader.FOLDERS or not machine.name:
             continue
         try:
             fields = reader.parse(split.name, path.stem)
-        except ValueError:  # the name contradicts the folder: neither is believed
+        except ValueError:  # the name contradicts the folder: trust neither
             return None
         if fields is None:
             continue
@@ -77,7 +77,7 @@ def _from_list(path: Path) -> tuple[Path, Clip] | None:
         try:
             clips, _ = folder.find(root)
         except AsdRayError:
-            continue  # a file of that name which is no list of clips
+            continue  # another kind of file with that name
         for clip in clips:
             if root / clip.path == path:
                 return root, clip

@@ -1,4 +1,4 @@
-"""The mel axis: where frequencies lie on it, the corners of its filters, and eight bands of equal width. Numpy alone.
+"""The mel axis: positions of frequencies, corners of filters, and eight bands of equal width. NumPy only.
 
 Legend: F mel bands.
 """
@@ -11,15 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 from asd_ray.config import FeatureConfig
 
 BANDS = 8
-WHOLE = BANDS  # column of the whole spectrum, beside the bands'
+WHOLE = BANDS  # column of the whole spectrum, after the bands
 TICKS = (250, 500, 1000, 2000, 4000, 8000, 16000, 32000)
-"""Hz that the axes of pictures name."""
+"""Labels of frequency axes in Hz."""
 
 Real = NDArray[np.float64]
 
 
 def to_mel(hertz: ArrayLike, scale: str) -> Real:
-    """Frequencies in mel: HTK's formula, or Slaney's, which is linear below 1 kHz and logarithmic above."""
+    """Convert Hz to mel by HTK's or Slaney's formula (linear below 1 kHz, logarithmic above)."""
     hertz = np.asarray(hertz, dtype=np.float64)
     if scale == "htk":
         return 2595 * np.log10(1 + hertz / 700)
@@ -27,7 +27,7 @@ def to_mel(hertz: ArrayLike, scale: str) -> Real:
 
 
 def to_hertz(mel: ArrayLike, scale: str) -> Real:
-    """The inverse of :func:`to_mel`."""
+    """Convert mel to Hz."""
     mel = np.asarray(mel, dtype=np.float64)
     if scale == "htk":
         return 700 * (10 ** (mel / 2595) - 1)
@@ -35,32 +35,32 @@ def to_hertz(mel: ArrayLike, scale: str) -> Real:
 
 
 def mel_position(hertz: ArrayLike, features: FeatureConfig) -> Real:
-    """Frequencies as positions on the mel axis: the centre of filter m is at m."""
+    """Convert Hz to positions on the mel axis: the centre of filter m is at m."""
     low, high = to_mel([features.f_min, features.f_max or features.sample_rate / 2], features.mel_scale)
     return (to_mel(hertz, features.mel_scale) - low) / (high - low) * (features.n_mels + 1) - 1
 
 
 def hertz_at(position: ArrayLike, features: FeatureConfig) -> Real:
-    """The inverse of :func:`mel_position`."""
+    """Convert positions on the mel axis to Hz."""
     low, high = to_mel([features.f_min, features.f_max or features.sample_rate / 2], features.mel_scale)
     share = (np.asarray(position, dtype=np.float64) + 1) / (features.n_mels + 1)
     return to_hertz(low + share * (high - low), features.mel_scale)
 
 
 def mel_points(features: FeatureConfig) -> Real:
-    """(F + 2,) Hz: filter m rises from point m, has its centre at m + 1 and ends at m + 2."""
+    """(F + 2,) corners of the filters in Hz: filter m starts at point m, peaks at m + 1 and ends at m + 2."""
     return hertz_at(np.arange(-1, features.n_mels + 1), features)
 
 
 def band_edges(features: FeatureConfig) -> Real:
-    """(9,) edges of the bands in Hz: each holds the same number of filters, up to one, and so is equally wide in mel.
+    """(9,) edges of the bands in Hz. Bands hold equal numbers of filters (up to one), so they are equally wide in mel.
 
-    Between two bands the edge is where the last filter of one and the first of the next are equal.
+    An inner edge is where the last filter of a band crosses the first of the next.
     """
     inner = hertz_at(first_filters(features)[1:] - 0.5, features)
     return np.array([features.f_min, *inner, features.f_max or features.sample_rate / 2])
 
 
 def first_filters(features: FeatureConfig) -> NDArray[np.int64]:
-    """(8,) number of the first filter of every band."""
+    """(8,) index of each band's first filter."""
     return np.round(np.linspace(0, features.n_mels, BANDS + 1)).astype(np.int64)[:-1]

@@ -1,4 +1,4 @@
-"""Pictures to a file: spectrograms of clips, what the augmentation makes of them, and a data set's mean spectra.
+"""Draw spectrograms of clips, their augmented views, and a data set's mean spectra.
 
 Legend: F mel bands, T frames. Frequency axes are in mel, as the features are, and labelled in Hz.
 """
@@ -27,7 +27,7 @@ from asd_ray.explore.views import View
 from asd_ray.files import write_atomically
 
 SUFFIXES = (".png", ".svg", ".pdf")
-LINES = {  # split, label -> name, colour (told apart by colour-blind readers too), line
+LINES = {  # split, label -> name, colour (safe for colour-blind readers), line
     ("train", "normal"): ("normal, training", "#777777", (0, (4, 2))),
     ("test", "normal"): ("normal, test", "#0072b2", "-"),
     ("test", "anomaly"): ("anomalous, test", "#d55e00", "-"),
@@ -35,7 +35,7 @@ LINES = {  # split, label -> name, colour (told apart by colour-blind readers to
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
-    "text.parse_math": False,  # names are names, even with a dollar sign
+    "text.parse_math": False,  # a dollar sign in a name is no formula
     "svg.hashsalt": "asd_ray",
     "figure.dpi": 120,
     "savefig.dpi": 120,
@@ -51,7 +51,7 @@ class Panel:
 
 
 def spectrograms(panels: Sequence[Panel], features: FeatureConfig) -> Figure:
-    """One panel per clip, all with the same colours, so that they can be compared."""
+    """Draw one panel per clip with a common colour scale."""
     columns = 1 if len(panels) <= 3 else 2
     rows = math.ceil(len(panels) / columns)
     with matplotlib.rc_context(_STYLE):
@@ -69,7 +69,7 @@ def spectrograms(panels: Sequence[Panel], features: FeatureConfig) -> Figure:
 
 
 def augmentations(views: Sequence[View], features: FeatureConfig) -> Figure:
-    """A row per view: the clip, the clip behind it, their mixture on the canvas with the crop, and the crop."""
+    """Draw a row per view: the clip, the background clip, their mixture on the canvas with the crop, and the crop."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(15, 0.5 + 2.6 * len(views)), layout="constrained")
         grid = figure.subplots(len(views), 4, squeeze=False, width_ratios=[1, 1, 1.35, 1])
@@ -82,7 +82,7 @@ def augmentations(views: Sequence[View], features: FeatureConfig) -> Figure:
             _spectrogram(canvas, view.mixed, features, colours)
             low, left, height, width = view.canvas
             canvas.set(xlim=_seconds([left, left + width], features), ylim=(low - 0.5, low + height - 0.5))
-            canvas.set_facecolor(matplotlib.colormaps["magma"](colours(0.0)))  # what the canvas holds beside the clip
+            canvas.set_facecolor(matplotlib.colormaps["magma"](colours(0.0)))  # the canvas outside of the clip
             low, left, height, width = view.crop
             start, stop = _seconds([left, left + width], features)
             corner, size = (start, low - 0.5), (stop - start, height)
@@ -99,15 +99,15 @@ def augmentations(views: Sequence[View], features: FeatureConfig) -> Figure:
 
 
 def mean_spectra(spectra: Spectra, table: pd.DataFrame, synthetic: bool) -> Figure:
-    """One panel per machine: mean and standard deviation of its clips' spectra, how far they are from the mean of their
-    ID's training clips, and the AUC of the bands.
+    """Draw one panel per machine: spectra, their difference from the ID's training mean, and the AUC of the bands.
 
-    IDs with normal and anomalous test clips count, each as much as any other: no line shows which IDs have more clips.
+    Lines are means, areas are standard deviations. Only IDs with normal and anomalous test clips are shown; all have
+    equal weights.
 
     Args:
         spectra: of training clips and labelled test clips.
-        table: :func:`asd_ray.explore.bands.analyse` of them.
-        synthetic: say in the titles that these are no real machines.
+        table: ``bands.analyse`` of the spectra.
+        synthetic: mark the titles as synthetic.
     """
     machines = sorted({clip.machine for clip in spectra.clips})
     features, levels = spectra.features, spectra.decibels
@@ -138,7 +138,7 @@ def mean_spectra(spectra: Spectra, table: pd.DataFrame, synthetic: bool) -> Figu
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure in the format of the path's ending, whole or not at all; equal figures give equal files."""
+    """Write a figure atomically in the format of the path's ending; equal figures give equal files."""
     kind = path.suffix.lower().removeprefix(".")
     metadata: dict[str, Any] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
     with matplotlib.rc_context(_STYLE):
@@ -156,7 +156,7 @@ def _spectrogram(
     corner: tuple[int, int] = (0, 0),
     size: tuple[int, int] | None = None,
 ) -> Any:
-    """An image (F, T), drawn over the bands and frames from ``corner`` on that it stands for (as many as ``size``)."""
+    """Draw an image (F, T) over ``size`` bands and frames from ``corner`` on."""
     (low, left), (height, width) = corner, size or image.shape
     left_s, right_s = _seconds([left, left + width], features)
     drawn = axes.imshow(
@@ -174,12 +174,12 @@ def _spectrogram(
 
 
 def _seconds(frames: Sequence[int], features: FeatureConfig) -> tuple[float, ...]:
-    """Times of the left edges of frames; a frame is centred at its number times the hop."""
+    """Times of frames' left edges; frame n is centred at n hops."""
     return tuple((frame - 0.5) * features.hop_length / features.sample_rate for frame in frames)
 
 
 def _mel_ticks(axes: Axes, features: FeatureConfig, which: str, low: int = 0, high: int | None = None) -> None:
-    """Round frequencies at their places on a mel axis that shows the bands ``low`` to ``high``."""
+    """Label round frequencies on a mel axis of the bands ``low`` to ``high``."""
     high = features.n_mels if high is None else high
     places = mel_position(TICKS, features)
     names = [(place, f"{hertz:,}") for place, hertz in zip(places, TICKS, strict=True)]
@@ -193,7 +193,7 @@ def _mel_ticks(axes: Axes, features: FeatureConfig, which: str, low: int = 0, hi
 
 
 def _colours(images: Sequence[NDArray[np.floating]]) -> Normalize:
-    """One scale for all: without the lowest 1 %, as a low-pass filter's floor would take all colours, and top 0.1 %."""
+    """Make one colour scale without the lowest 1 % (the floor of a low-pass filter) and the top 0.1 %."""
     low = min(float(np.percentile(image, 1)) for image in images)
     high = max(float(np.percentile(image, 99.9)) for image in images)
     return Normalize(low, max(high, low + 1e-6))
@@ -205,7 +205,7 @@ def _unit(features: FeatureConfig) -> str:
 
 
 def _usual(clips: pd.DataFrame, levels: Real) -> Real:
-    """The mean (F,) of their ID's training clips for each of all N clips; NaN where an ID has none, and elsewhere."""
+    """(N, F) mean of each clip's ID over training clips; NaN for IDs without any and for clips not in ``clips``."""
     usual = np.full_like(levels, np.nan)
     for _, members in clips.groupby("id"):
         train = members.index[members["split"] == "train"]
@@ -215,7 +215,7 @@ def _usual(clips: pd.DataFrame, levels: Real) -> Real:
 
 
 def _mean_lines(axes: Axes, clips: pd.DataFrame, values: Real) -> None:
-    """Lines for training, normal and anomalous clips; IDs without values are left out."""
+    """Draw lines for training, normal and anomalous clips; IDs without values are left out."""
     known = clips[np.isfinite(values[clips.index]).all(axis=1)]
     test = known[known["split"] == "test"]
     ids = set(test.loc[test["label"] == "normal", "id"]) & set(test.loc[test["label"] == "anomaly", "id"])
@@ -229,7 +229,7 @@ def _mean_lines(axes: Axes, clips: pd.DataFrame, values: Real) -> None:
 
 
 def _mean_and_spread(values: Real, ids: Sequence[str]) -> tuple[Real, Real]:
-    """Mean and standard deviation (F,) over clips (N, F), with equal weight to every ID."""
+    """Mean and standard deviation (F,) over clips (N, F), with equal weights of IDs."""
     _, which, counts = np.unique(ids, return_inverse=True, return_counts=True)
     weights = 1 / counts[which] / len(counts)
     mean = weights @ values

@@ -1,4 +1,4 @@
-"""Time-averaged spectra of a data set's clips, from recordings or from a feature store.
+"""Time-averaged spectra of clips, from recordings or from a feature store.
 
 Legend: N clips, F mel bands, T frames.
 """
@@ -28,12 +28,12 @@ log = logging.getLogger("asd_ray")
 
 @dataclass(frozen=True)
 class Spectra:
-    """Spectra of clips, averaged over time.
+    """Time-averaged spectra of clips.
 
     Attributes:
-        clips: N identities.
-        power: (N, F) mean over the frames of the mel spectrogram before its logarithm, above 0.
-        features: how they were computed.
+        clips: N clips.
+        power: (N, F) mean over frames of the mel spectrogram before the logarithm, above 0.
+        features: settings of their computation.
     """
 
     clips: list[Clip]
@@ -42,14 +42,14 @@ class Spectra:
 
     @property
     def decibels(self) -> Real:
-        """(N, F) in dB, whatever the settings' logarithm."""
+        """(N, F) in dB, for any ``features.log``."""
         return decibels(self.power, self.features)
 
     def band_levels(self) -> Real:
-        """(N, 9) levels in dB, up to a constant, of the energy in the eight bands and in all of them together.
+        """(N, 9) energy in the eight bands and in the whole spectrum, in dB up to a constant.
 
-        The unit area of Slaney's filters is undone, so a band's energy is the sum of the power spectrum in it (with
-        ``features.power: 1``, of the magnitudes).
+        The unit area of Slaney's filters is undone, so a band's energy is the sum of its power spectrum (of its
+        magnitudes with ``features.power: 1``).
         """
         corners = mel_points(self.features)
         width = (corners[2:] - corners[:-2]) / 2 if self.features.norm == "slaney" else np.ones(self.features.n_mels)
@@ -58,15 +58,15 @@ class Spectra:
 
 
 def decibels(power: Real, features: FeatureConfig) -> Real:
-    """20 / p log10 of sums of magnitudes to the power p (``features.power``)."""
+    """Convert sums of magnitudes to the power p (``features.power``) to dB: 20 / p log10."""
     return 20 / features.power * np.log10(power)
 
 
 def comparable_clips(clips: Sequence[Clip], root: Path) -> list[Clip]:
-    """Training clips and labelled test clips of the machines that have normal and anomalous test clips.
+    """Select training and labelled test clips of machines with both normal and anomalous test clips.
 
     Raises:
-        AsdRayError: there is no such machine.
+        AsdRayError: no machine has both.
     """
     labels: dict[str, set[str]] = {}
     for clip in clips:
@@ -76,12 +76,12 @@ def comparable_clips(clips: Sequence[Clip], root: Path) -> list[Clip]:
     if not able:
         found = sorted(set().union(*labels.values())) or ["no test clips"]
         raise AsdRayError(
-            f"{root}: no machine has both normal and anomalous test clips (their labels: {', '.join(found)}), and "
-            "without them no band can tell the two apart; published labels come with `asd-ray data download`, your "
-            "own go into clips.csv (column label)."
+            f"{root}: no machine has both normal and anomalous test clips (their labels: {', '.join(found)}); expected "
+            "both, to compare their bands; `asd-ray data download` adds published labels, your own go into clips.csv "
+            "(column label)."
         )
     for machine in sorted({clip.machine for clip in clips} - able):
-        log.warning("%s: left out, it has no labelled test clips of both kinds", machine)
+        log.warning("%s: left out, it lacks normal or anomalous test clips", machine)
     return [clip for clip in clips if clip.machine in able and (clip.split == "train" or clip.label != "unknown")]
 
 
@@ -93,16 +93,16 @@ def spectra_from_recordings(
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Spectra:
-    """Spectra of recordings, read one at a time.
+    """Compute spectra from recordings, read one at a time.
 
     Args:
-        clips: N identities.
+        clips: N clips.
         root: the data set's folder.
-        skip_bad: leave out clips that cannot be read, with a warning.
-        progress: called with (clips done, clips in all).
+        skip_bad: leave out unreadable clips, with a warning.
+        progress: called with (clips done, all clips).
 
     Raises:
-        AsdRayError: a recording cannot be read (and ``skip_bad`` is not set).
+        AsdRayError: a recording is unreadable (without ``skip_bad``).
     """
     kept: list[Clip] = []
     rows: list[Real] = []
@@ -112,22 +112,21 @@ def spectra_from_recordings(
             rows.append(_time_average(log_mel(root / clip.path)[None], features)[0])
         except AsdRayError as error:
             if not skip_bad:
-                raise AsdRayError(f"{error} data.skip_bad=true leaves out clips that cannot be read.") from None
+                raise AsdRayError(f"{error} data.skip_bad=true leaves out unreadable clips.") from None
             log.warning("left out: %s", error)
         else:
             kept.append(clip)
         if progress:
             progress(done, len(clips))
     if not kept:
-        raise AsdRayError(f"{root}: none of its {len(clips):,} clips could be read; asd-ray data check says why.")
+        raise AsdRayError(
+            f"{root}: none of its {len(clips):,} clips could be read; asd-ray data check lists the reasons."
+        )
     return Spectra(kept, np.array(rows).reshape(-1, features.n_mels), features)
 
 
 def log_mel_reader(features: FeatureConfig, channel: Channel = 0) -> Callable[[Path], NDArray[np.float32]]:
-    """A function from a recording's path to its Log-Mel features (F, T).
-
-    It raises what :func:`asd_ray.data.audio.read` raises.
-    """
+    """Make a function from a recording's path to Log-Mel features (F, T); it raises what ``audio.read`` raises."""
     transform = LogMel(features)
 
     def log_mel(path: Path) -> NDArray[np.float32]:
@@ -141,10 +140,10 @@ def log_mel_reader(features: FeatureConfig, channel: Channel = 0) -> Callable[[P
 def spectra_from_store(
     clips: Sequence[Clip], store: Place, progress: Callable[[int, int], None] | None = None
 ) -> Spectra:
-    """The same from a feature store, one shard in memory at a time.
+    """Compute spectra from a feature store, one shard in memory at a time.
 
     Raises:
-        AsdRayError: no store is there, or it lacks a clip (other than those that it says it has left out).
+        AsdRayError: no store is there, or it lacks a clip that it does not list as skipped.
     """
     manifest = require_manifest(store)
     features = feature_settings(manifest)
@@ -166,25 +165,27 @@ def spectra_from_store(
 
 
 def require_manifest(store: Place) -> Manifest:
-    """The manifest of a store.
+    """Read a store's manifest.
 
     Raises:
         AsdRayError: there is none.
     """
     manifest = read_manifest(store)
     if manifest is None:
-        raise AsdRayError(f"{store}: no feature store is there (no manifest.json); make one by asd-ray features build.")
+        raise AsdRayError(
+            f"{store}: no feature store is there (no manifest.json); build one with asd-ray features build."
+        )
     return manifest
 
 
 def feature_settings(manifest: Manifest) -> FeatureConfig:
-    """The settings that a store was built with."""
+    """Feature settings of a store."""
     known = FeatureConfig.model_fields.keys() & manifest.settings.keys()
     return FeatureConfig(**{key: manifest.settings[key] for key in known})
 
 
 def _time_average(log_mel: NDArray[np.floating], features: FeatureConfig) -> Real:
-    """Log-Mel (N, F, T) to the mean of the mel spectrogram over time (N, F)."""
+    """Convert Log-Mel (N, F, T) to the time average of the mel spectrogram (N, F)."""
     x = log_mel.astype(np.float32)
     linear = np.exp(x if features.log == "natural" else x * np.float32(features.power * np.log(10) / 20))
     return linear.mean(axis=2, dtype=np.float64)

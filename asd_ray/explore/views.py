@@ -1,4 +1,4 @@
-"""What pre-training makes of clips, step by step: the augmentations of ``augment`` with their draws kept.
+"""Augmented views of clips, step by step: the augmentations of pre-training with their random draws.
 
 Legend: N clips, M background clips, B batch, F mel bands, T frames.
 """
@@ -21,23 +21,23 @@ from asd_ray.methods.sia_moco.augment import PreNorm, RandomResizeCrop, first_ba
 
 Image = NDArray[np.float32]
 Box = tuple[int, int, int, int]
-"""First band, first frame, bands, frames; in the clip's coordinates, so that first ones may be negative."""
+"""First band, first frame, number of bands, of frames; in the clip's coordinates, so first ones may be negative."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One view of one clip. Images are (F, T), pre-normed; post-norm, which only shifts and scales them, is left out.
+    """One view of one clip. Images are (F, T), pre-normed; post-norm (a shift and a scale) is left out.
 
     Attributes:
         title: of the clip.
         number: 1 or 2.
         original: the clip.
-        other_title: of the clip that it was mixed with.
-        other: that clip.
-        ratio: λ, the weight of the other clip.
+        other_title: of the background clip.
+        other: the background clip mixed in.
+        ratio: λ, the weight of the background clip.
         mixed: after log-mixup-exp.
-        canvas: all of the canvas.
-        crop: what was cut out of it.
+        canvas: the whole canvas.
+        crop: the part cut out.
         cropped: after Random Resize Crop.
     """
 
@@ -54,7 +54,7 @@ class View:
 
 
 class _Recorded(RandomResizeCrop):
-    """Keeps the canvas and what it drew last, of bands, then of frames."""
+    """Keeps canvas and crop of the last draw, for bands and then for frames."""
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__(config.crop_scale, config.canvas)
@@ -62,7 +62,7 @@ class _Recorded(RandomResizeCrop):
 
     def crops(self, batch: int, size: int, canvas: int, device: torch.device) -> tuple[Tensor, Tensor]:
         start, length = super().crops(batch, size, canvas, device)
-        first = -((canvas - size) // 2)  # of the canvas, where the clip begins at 0
+        first = -((canvas - size) // 2)  # of the canvas; the clip starts at 0
         self.drawn = [*self.drawn[-1:], (first, canvas, first + int(start[0]), int(length[0]))]
         return start, length
 
@@ -77,18 +77,18 @@ def two_views(
     features: FeatureConfig,
     seed: int,
 ) -> list[View]:
-    """Two views of every clip, as the settings of a study's pre-training draw them.
+    """Draw two views of every clip with a study's pre-training settings.
 
     Args:
         clips: N titles and raw Log-Mel features (F, T).
-        background: M titles and features, the mixing bank; a clip is not mixed with itself.
+        background: M titles and features to mix in; a clip is not mixed with itself.
         mean, std: μ and σ of the pre-norm.
         config: ``method.pretrain``.
-        features: settings that the features were computed with.
+        features: settings of the features.
         seed: of all draws.
 
     Raises:
-        ConfigError: there is no other clip to mix with, or the settings do not fit together.
+        ConfigError: no other clip to mix with, or contradicting settings.
     """
     pre_norm, crop = PreNorm(mean, std), _Recorded(config)
     scale = power_scale(features.log, std, features.power) if config.mix_domain == "power" else 1.0
@@ -97,12 +97,12 @@ def two_views(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for title, image in clips:
-            # A store's features are the same ones in fp16.
+            # The tolerance covers a store's fp16.
             others = [other for other in background if not np.allclose(other[1], image, atol=0.05)]
             if not others:
                 raise ConfigError(
-                    f"{title}: there is no other clip to mix it with; give a second recording, or --store DIR with a "
-                    "study's features."
+                    f"{title}: there is no other clip to mix in; give a second recording, or a study's feature store "
+                    "(--store DIR)."
                 )
             x = pre_norm(torch.from_numpy(image)[None])
             for number in (1, 2):
@@ -131,12 +131,12 @@ def two_views(
 
 
 def background_from_store(store: Place, manifest: Manifest) -> list[tuple[str, Image]]:
-    """Titles and features of a store's first training shard: about 100 training clips, picked by a hash of their paths.
+    """Read titles and features of a store's first training shard: about 100 clips, selected by a hash of their paths.
 
     Raises:
-        AsdRayError: the shard is damaged, or there is none.
+        AsdRayError: the shard is damaged or missing.
     """
     for table in read_tables(store, manifest, "train"):
         titles = [f"{clip.machine} {clip.id}, {clip.label}\n{PurePosixPath(clip.path).name}" for clip in table.clips]
         return list(zip(titles, table.log_mel.astype(np.float32), strict=True))
-    raise AsdRayError(f"{store}: there are no training clips in this store; build it from a set that has some.")
+    raise AsdRayError(f"{store}: the store has no training clips; build it from a set that has some.")

@@ -177,5 +177,5 @@ def test_folders_without_scores(tmp_path: Path) -> None:
     with pytest.raises(AsdRayError, match="there is no such folder"):
         read_scores(tmp_path / "nowhere")
     (tmp_path / "anomaly_score_fan.csv").write_text("a.wav,1\n")
-    with pytest.raises(AsdRayError, match="not a name of the challenge's"):
+    with pytest.raises(AsdRayError, match="not a file name of the challenge"):
         read_scores(tmp_path)
