@@ -1,36 +1,41 @@
-"""Any tree of recordings: what its folders' names, or a list ``clips.csv``, say.
+"""Layout ``folder``: any tree of recordings, described by its folders' names or by a list ``clips.csv``.
 
-Without a list, the first folder is the machine. Of the folders below it, ``train`` and ``test`` say the split,
+Without a list, the first folder is the machine. Among the folders below it, ``train`` and ``test`` give the split,
 ``normal`` and ``anomaly`` (``anomalous``, ``abnormal``) the label, ``source`` and ``target`` the domain, in any order
-and case; what is left is the ID (``id_00`` -> ``00``, several joined by ``-``, ``00`` if none). Recordings in no
-machine's folder belong to a machine of the root's name.
+and case. The remaining folders are the ID (``id_00`` -> ``00``; several are joined by ``-``; ``00`` if none). The
+machine of recordings outside any machine's folder has the root's name.
 
-* ``fan/train/x.wav`` is a normal training clip; ``fan/test/x.wav`` a test clip of unknown label.
-* Without a split folder (``fan/id_00/abnormal/x.wav``, as MIMII is published) anomalies are test clips. Of an ID's
-  normal clips as many as it has anomalies, but at most half, are test clips too, chosen by a hash of their names; the
-  others train.
+* ``fan/train/x.wav`` is a normal training clip; ``fan/test/x.wav`` is a test clip of unknown label.
+* Without a split folder (``fan/id_00/abnormal/x.wav``, the layout of MIMII) anomalies are test clips. An equal number
+  of the ID's normal clips, but at most half of them, become test clips too, chosen by a hash of their names. The other
+  normal clips are training clips.
 
-``clips.csv`` at the root has the columns ``path, machine`` and, where wanted, ``id, split, label, domain, part,
+``clips.csv`` at the root has the columns ``path, machine`` and optionally ``id, split, label, domain, part,
 attributes``. Defaults: id ``00``, split ``train``, label ``normal`` in train and ``unknown`` in test, domain ``none``,
-part ``none``. Files that it does not list are not looked at.
+part ``none``. Files that it does not list are ignored.
+
+:func:`find_extra` finds recordings of any other sounds, for pre-training alone (``data.extra_pretraining``).
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from asd_ray.data.audio import is_audio
+from asd_ray.data import audio
 from asd_ray.data.clips import Clip, stable_hash
-from asd_ray.data.problems import Problem
+from asd_ray.data.problems import BadClip, Problem
 from asd_ray.data.side_files import choice, read_rows
 from asd_ray.errors import AsdRayError
 
 LIST = "clips.csv"
+EXTRA_MACHINE = "extra"
+_LOG = logging.getLogger("asd_ray")
 
 _MEANING = {
     "train": ("split", "train"),
@@ -42,12 +47,12 @@ _MEANING = {
     "source": ("domain", "source"),
     "target": ("domain", "target"),
 }
-# Recordings in these formats would else be passed over without a word.
+# Audio formats that cannot be read: such files get a warning.
 _OTHER_AUDIO = (".mp3", ".m4a", ".aac", ".wma", ".aif", ".aiff", ".opus", ".w64", ".au")
 
 
 def find(root: Path) -> tuple[list[Clip], list[Problem]]:
-    """The clips of a tree, without their headers, and what is wrong with it.
+    """Find the clips of a tree (without their audio headers) and its problems.
 
     Raises:
         AsdRayError: a row of ``clips.csv`` does not validate.
@@ -57,10 +62,10 @@ def find(root: Path) -> tuple[list[Clip], list[Problem]]:
     clips: list[Clip] = []
     problems: list[Problem] = []
     undivided: dict[tuple[str, str], list[Clip]] = defaultdict(list)
-    for path in sorted(files(root)):
+    for path in sorted(_files(root)):
         if path.lower().endswith(_OTHER_AUDIO):
             problems.append(Problem("warning", "format", path, "a format that is not read", "wav, flac or ogg"))
-        if not is_audio(path):
+        if not audio.is_audio(path):
             continue
         try:
             clip, divided = _parse(path, root.resolve().name)
@@ -73,8 +78,40 @@ def find(root: Path) -> tuple[list[Clip], list[Problem]]:
     return clips, problems
 
 
-def files(root: Path) -> Iterator[str]:
-    """All files under a folder, relative to it; links to folders are followed, but none is entered twice."""
+def find_extra(folders: Sequence[str], skip_bad: bool = False) -> list[Clip]:
+    """Find the audio files below folders, as clips of split ``extra``, sorted by path.
+
+    Args:
+        folders: of any depth.
+        skip_bad: leave out recordings that cannot be read, with a warning, instead of raising.
+
+    Raises:
+        AsdRayError: a folder does not exist or has no audio, or a recording cannot be read.
+    """
+    clips: dict[str, Clip] = {}
+    for given in folders:
+        folder = Path(given).expanduser().resolve()
+        if not folder.is_dir():
+            raise AsdRayError(f"data.extra_pretraining: {given}: there is no such folder.")
+        names = sorted(name for name in _files(folder) if audio.is_audio(name))
+        if not names:
+            wanted = ", ".join(audio.SUFFIXES)
+            raise AsdRayError(f"data.extra_pretraining: {given}: there is no audio in it; expected files {wanted}.")
+        for name in names:
+            path = os.path.join(folder, name)
+            try:
+                header = audio.read_header(path)
+            except BadClip as error:
+                if not skip_bad:
+                    raise AsdRayError(f"{error} Set data.skip_bad to leave such recordings out.") from None
+                _LOG.warning("left out: %s", error)
+                continue
+            clips[path] = Clip(path, EXTRA_MACHINE, folder.name, "extra", "unknown", **header._asdict())
+    return sorted(clips.values(), key=lambda clip: clip.path)
+
+
+def _files(root: Path) -> Iterator[str]:
+    """All files under a folder, relative to it. Links to folders are followed; no folder is visited twice."""
     seen: set[tuple[int, int]] = set()
     for folder, below, names in os.walk(root, followlinks=True, onerror=_unreadable):
         status = os.stat(folder)
@@ -92,10 +129,10 @@ def _unreadable(error: OSError) -> None:
 
 
 def _parse(path: str, root_name: str) -> tuple[Clip, bool]:
-    """The clip of a path, and whether a folder says its split.
+    """The clip of a path, and True if one of its folders gives its split.
 
     Raises:
-        ValueError: its folders contradict each other.
+        ValueError: the folders contradict each other.
     """
     machine, *folders = PurePosixPath(path).parts[:-1] or (root_name,)
     if machine.lower() in _MEANING:
@@ -119,7 +156,7 @@ def _parse(path: str, root_name: str) -> tuple[Clip, bool]:
 
 
 def _divide(members: list[Clip]) -> list[Clip]:
-    """Splits one ID's clips that no folder has split."""
+    """Divide one ID's clips into training and test clips, if no folder does."""
     normal = sorted((c for c in members if c.label == "normal"), key=lambda c: (stable_hash("split", c.path), c.path))
     anomalies = [clip for clip in members if clip.label == "anomaly"]
     tests = min(len(anomalies), len(normal) // 2)

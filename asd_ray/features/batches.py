@@ -1,8 +1,8 @@
-"""A worker's clips for training and scoring: shuffled batches of an epoch, or all clips in the store's order.
+"""Batches of a worker's clips: shuffled for an epoch of training, or in the store's order for scoring.
 
 Legend: N clips of this worker, B batch.
 
-Every epoch's order depends only on what the caller names it by (seed, stage, epoch, worker), never on time or threads.
+An epoch's order depends only on the values that the caller passes (seed, stage, epoch), never on time or threads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from asd_ray.data.clips import Clip, groups_of, stable_hash
 
 @dataclass(frozen=True)
 class Batch:
-    """Some clips.
+    """A batch of clips.
 
     Attributes:
         inputs: column name -> (B, …), as stored.
@@ -31,20 +31,21 @@ class Batch:
     labels: Tensor
 
     def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
         inputs = {name: column.to(device, non_blocking=True) for name, column in self.inputs.items()}
         return Batch(inputs, self.labels.to(device, non_blocking=True))
 
 
 class Batches(Protocol):
-    """What the training loop asks of a worker's clips, wherever they are kept."""
+    """A worker's clips, in memory or on disk."""
 
     clips: Sequence[Clip]
-    """Identities of the N clips, in the store's order."""
+    """The N clips, in the store's order."""
 
     def shuffled(self, batch_size: int, *order: object) -> Iterator[Batch]:
-        """Batches of exactly ``batch_size`` in a random order that depends on ``order`` alone; no clip comes twice.
+        """Batches of exactly ``batch_size`` clips in a random order that depends on ``order`` alone.
 
-        The last N mod ``batch_size`` clips of the order are left out of this epoch.
+        Every clip comes at most once: the last N mod ``batch_size`` clips of the order are left out.
         """
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
@@ -55,13 +56,13 @@ class Batches(Protocol):
 
 
 class Blocks:
-    """Rows (N, …) of several arrays, one after the other, that are not joined: only what is asked for is copied.
+    """Several arrays (n, …) that act as one array (N, …) without being joined: only requested rows are copied.
 
-    With arrays in shared memory (blocks of Ray's object store) any number of processes of a node share one copy.
+    With arrays in shared memory (Ray's object store) all processes of a node share one copy.
 
     Args:
         blocks: arrays (n, …) of one type and shape.
-        pin: gather into page-locked memory, from which a GPU copies while the processor goes on.
+        pin: return page-locked tensors, which a GPU copies in the background.
     """
 
     def __init__(self, blocks: Sequence[np.ndarray], pin: bool = False) -> None:
@@ -93,10 +94,10 @@ class CachedBatches:
     """Clips in memory.
 
     Args:
-        clips: N identities.
+        clips: N clips.
         columns: column name -> (N, …) tensor on any device, or blocks in shared memory.
         classes: class names in label order.
-        rows: (N,) rows of the columns that the clips are at; by default all of them.
+        rows: (N,) the clips' rows in the columns; by default 0 to N - 1.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class CachedBatches:
 
 
 def empty(count: int, like: np.ndarray, pin: bool = False) -> Tensor:
-    """Room for ``count`` rows of the type and shape of an array's."""
+    """An uninitialised tensor for ``count`` rows with the type and shape of an array's rows."""
     return torch.empty((count, *like.shape[1:]), dtype=_dtype(like), pin_memory=pin)
 
 
@@ -150,8 +151,11 @@ def generator(*order: object) -> torch.Generator:
 
 
 def class_numbers(clips: Sequence[Clip], classes: Sequence[str]) -> Tensor:
-    """Positions (N,) of the clips' classes in ``classes``: of a training clip by machine, ID and attributes, if that is
-    a class, else of any clip by machine and ID, or -1 if that is none either (``class_names``)."""
+    """Class numbers (N,) of clips: positions in ``classes`` (from ``class_names``), or -1.
+
+    A training clip's class is its machine, ID and attributes, if there is such a class. Otherwise, and for any other
+    clip, it is machine and ID.
+    """
     number = {name: position for position, name in enumerate(classes)}
 
     def of(clip: Clip) -> int:
@@ -162,6 +166,6 @@ def class_numbers(clips: Sequence[Clip], classes: Sequence[str]) -> Tensor:
 
 
 def group_numbers(clips: Sequence[Clip], classes: Sequence[str]) -> Tensor:
-    """Positions (N,) of the clips' groups among those of the classes, -1 for a group without training clips."""
+    """Group numbers (N,) of clips: positions among the groups of ``classes``, or -1 for a group without training."""
     number = {name: position for position, name in enumerate(groups_of(classes))}
     return torch.tensor([number.get(clip.group, -1) for clip in clips], dtype=torch.long)

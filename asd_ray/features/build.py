@@ -1,4 +1,4 @@
-"""Building a feature store with Ray Data: tasks of some shards, and only for what is missing or changed."""
+"""Build a feature store with Ray Data: only shards that are missing or changed."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ from asd_ray.features.store import (
 )
 
 log = logging.getLogger("asd_ray")
-THREADS = 8
-FEW = 1000  # clips that one core has done in about the time that a worker takes to start
-AHEAD = 16  # tasks that wait at a worker
-TOGETHER = 4  # shards of one task: each costs the driver and Ray 15 ms of a core, a shard takes 150 ms
+THREADS = 8  # that read and verify files
+FEW = 1000  # clips that one core can process while a worker starts
+AHEAD = 16  # tasks queued at a worker
+TOGETHER = 4  # shards per task: a task costs Ray 15 ms of a core, a shard takes 150 ms
 Tasks = Callable[[list[dict[str, Any]], Recipe], Iterator[Outcome]]
-"""Carries out the tasks of a build, in any order."""
+"""Runs the tasks of a build, in any order."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """What a build found and did.
+    """Result of a build.
 
     Attributes:
         manifest: of the finished store.
-        decoded: clips whose recordings were read.
-        reused: clips in new files whose features came from older ones.
-        written: files written.
-        kept: files that were there and right.
-        damaged: files that were there under the right name but whose checksum was wrong.
-        deleted: files that nothing refers to any more.
+        decoded: number of clips whose recordings were read.
+        reused: number of clips in new files whose features came from older files.
+        written: number of new files.
+        kept: number of valid files that were there before.
+        damaged: names of files with a wrong checksum.
+        deleted: number of files deleted because nothing refers to them.
     """
 
     manifest: Manifest
@@ -80,29 +80,31 @@ def build(
     tasks: Tasks | None = None,
     few: int = 0,
 ) -> Built:
-    """Builds what is missing of a feature store. Ray must be running, unless ``tasks`` does without.
+    """Build the missing and changed shards of a feature store.
 
-    Every file that is there is read once and its checksum compared, in threads of this process: that takes as long as
-    the disk or bucket needs to deliver it (Log-Mel of 3,000 clips in the page cache: 0.3 s on two busy cores). Where a
-    shard has to be made again because one of its clips changed, the others are taken from the old one; what was
-    finished before an interruption is kept. A worker holds one shard, about 10 MB of Log-Mel and 40 MB of waveforms,
-    so a build's memory does not depend on the size of the data set.
+    Existing files are read once, by threads of this process, to verify their checksums (Log-Mel of 3,000 clips in the
+    page cache: 0.3 s on two busy cores). If one clip of a shard has changed, the features of the others are reused.
+    Finished files survive an interruption. A worker holds one shard in memory (about 10 MB of Log-Mel and 40 MB of
+    waveforms), whatever the size of the data set.
 
     Args:
         clips: the data set; clips of split ``extra`` have absolute paths.
-        root: its folder.
+        root: the data set's folder.
         store: folder or URI of the store, see :class:`asd_ray.features.storage.Storage`.
-        features: settings; ``gpus_per_task`` of them decides where Log-Mel is computed.
+        features: settings of the features; ``gpus_per_task`` decides where Log-Mel is computed.
+        channel: of a recording with several channels.
+        skip_bad: leave out clips that cannot be read, with a warning.
         progress: called with (clips done, clips in all).
-        columns: ``log_mel``, and ``waveform`` where a method asks for it. Others that are there stay.
-        prune: delete the shards that no manifest of the store refers to: for a store of one study, and for
-            ``features build``. A study that streams from a shared store loses shards whose recordings changed since.
-        tasks: what carries out the work: Ray Data on all cores by default, or
-            :func:`asd_ray.features.extract.serial`, which makes the same files in this process.
-        few: up to so many clips are left to ``serial`` on a CPU: it has done them before a worker has started.
+        columns: ``log_mel``, and ``waveform`` if a method needs it. Other columns in the store stay.
+        prune: delete shards that no manifest of the store lists. Use it for a store of one study and for
+            ``features build``. A study that streams from a shared store loses shards whose recordings have changed.
+        tasks: runs the work. By default Ray Data on all cores, for which Ray must be running;
+            :func:`asd_ray.features.extract.serial` makes the same files in this process.
+        few: builds of up to this many clips run with ``serial`` on a CPU: it is done before a worker has started.
 
     Raises:
-        AsdRayError: a clip cannot be read (and ``skip_bad`` is not set), the store holds other features, disk full.
+        AsdRayError: a clip cannot be read (and ``skip_bad`` is not set), the store has other features, or the disk is
+            full.
     """
     storage = store if isinstance(store, Storage) else Storage(store)
     columns = tuple(dict.fromkeys(("log_mel", *columns)))  # means and baselines need it
@@ -113,7 +115,7 @@ def build(
     plans = plan_shards(clips, root, settings)
     everything = [plan for split in plans.values() for plan in split]
     listed = storage.names()
-    files, summaries, damaged, incomplete = _sound_files(storage, everything, columns, listed, skip_bad)
+    files, summaries, damaged, incomplete = _valid_files(storage, everything, columns, listed, skip_bad)
     kept = len(files)
     work = [(plan, [name for name in columns if plan.stem(name) not in files]) for plan in everything]
     work = [(plan, names) for plan, names in work if names]
@@ -126,7 +128,7 @@ def build(
     decoded = reused = 0
     chosen = choice(clips, root, columns)
     if work:
-        # What this build makes has no manifest yet: a prune by another one must know of it.
+        # These shards have no manifest yet: this file protects them from another build's prune.
         storage.write(f"building-{chosen}.json", json.dumps([plan.name for plan in everything]).encode())
         rows = _rows(storage, work, listed - set(files.values()) - set(damaged), settings)
         recipe = Recipe(root.resolve(), storage, features, channel, skip_bad)
@@ -157,11 +159,11 @@ def build(
     return Built(manifest, decoded, reused, len(files) - kept, kept, tuple(damaged), len(stale))
 
 
-def _sound_files(
+def _valid_files(
     storage: Storage, plans: Sequence[ShardPlan], columns: Sequence[str], listed: set[str], skip_bad: bool
 ) -> tuple[dict[str, str], dict[str, dict[str, Any]], list[str], list[str]]:
-    """Files that are there and right, and their summaries, by stem; names of damaged ones; and names of those that
-    leave out clips which now have to be read."""
+    """Valid files and their summaries, both by stem; names of damaged files; names of files that skipped clips which
+    are needed now."""
     wanted = {plan.stem(column) for plan in plans for column in columns}
     there = sorted(name for name in listed if SHARD_NAME.fullmatch(name) and name.rpartition("-")[0] in wanted)
     files: dict[str, str] = {}
@@ -172,7 +174,7 @@ def _sound_files(
         for name, summary in zip(there, pool.map(lambda name: shard_summary(storage, name), there), strict=True):
             stem = name.rpartition("-")[0]
             if summary is None:
-                log.warning("%s: damaged, it is made again", storage.url(name))
+                log.warning("%s: damaged; building it again", storage.url(name))
                 damaged.append(name)
             elif summary["bad"] and not skip_bad:
                 incomplete.append(name)
@@ -184,7 +186,7 @@ def _sound_files(
 def _rows(
     storage: Storage, work: Sequence[tuple[ShardPlan, list[str]]], others: set[str], settings: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """The tasks' work, with what older shards of the same settings hold of it."""
+    """The tasks' arguments, with the places of features that older shards of the same settings have."""
     held: dict[str, dict[tuple[str, int, int], tuple[str, int]]] = {}
     missing = {name for _, names in work for name in names}
     older = sorted(name for name in others if (m := SHARD_NAME.fullmatch(name)) and m["column"] in missing)
@@ -196,7 +198,7 @@ def _rows(
                 table = pq.read_table(file, columns=["path", *FINGERPRINT_COLUMNS], use_threads=False)
             return table if json.loads(table.schema.metadata[b"asd_ray"])["settings"] == about else None
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
-            return None  # damaged, gone, or something else: then its clips are decoded
+            return None  # damaged, missing, or no shard: its clips are decoded
 
     with ThreadPoolExecutor(THREADS) as pool:
         for name, table in zip(older, pool.map(identities, older), strict=True):
@@ -213,15 +215,15 @@ def _rows(
 
 
 def _run(rows: list[dict[str, Any]], recipe: Recipe) -> Iterator[Outcome]:
-    """By Ray Data, on every core (or share of a GPU) that the cluster has or comes to have.
+    """Run the tasks with Ray Data on every core (or share of a GPU) of the cluster, also of nodes that join later.
 
-    Actors instead of tasks: Ray Data looks for finished tasks ten times a second, and an actor has its next ones by
-    then, where a task's core would wait for 0.2 s, longer than a shard takes.
+    Ray Data looks for finished tasks ten times a second. An actor has its next tasks queued by then; with plain tasks a
+    core would wait 0.2 s, longer than a shard takes.
     """
     total, share = ray.cluster_resources(), recipe.features.gpus_per_task
     room = min(total.get("CPU", 0), total.get("GPU", 0) / share if share else len(rows), len(rows))
     workers = max(1, int(room))
-    # The last tasks must not queue with one worker while another has none.
+    # Enough tasks that the last ones do not queue at one worker while another is idle.
     tasks = math.ceil(len(rows) / max(1, min(TOGETHER, len(rows) // (16 * workers))))
     ahead = max(1, min(AHEAD, tasks // (2 * workers)))
     pool = ray.data.ActorPoolStrategy(
@@ -235,7 +237,7 @@ def _run(rows: list[dict[str, Any]], recipe: Recipe) -> Iterator[Outcome]:
 
 
 def _unreferenced(storage: Storage) -> set[str]:
-    """Shards that no manifest names and no build that is under way will."""
+    """Shards that no manifest lists and no running build has planned."""
     listed = storage.names()
     named: set[str] = set()
     planned: set[str] = set()

@@ -1,4 +1,4 @@
-"""What one task of a build does: the missing files of one shard, from recordings and from what older shards hold."""
+"""Build one shard: compute missing columns from recordings, and reuse the features of older shards."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from asd_ray.features.store import (
 )
 from asd_ray.memory import keep_freed_memory
 
-BATCH = 16  # clips that a GPU transforms in one call; a CPU takes one at a time, which stays within a core's caches
+BATCH = 16  # clips per call on a GPU; a CPU takes one at a time, which fits into a core's caches
 
 Sources = Mapping[str, Sequence[tuple[str, int] | None]]
-"""Column -> for every clip of a plan, file and row of an older shard that has it."""
+"""Column -> for every clip of a plan the file and row of an older shard with its features, or None."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a store's features are made of recordings: the same for all its shards."""
+    """The inputs of a build that are the same for all its shards."""
 
     root: Path
     store: Storage
@@ -50,7 +50,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task did: its files and summaries by stem, clips decoded and clips taken over, or what stopped it."""
+    """Result of a task.
+
+    Attributes:
+        files: stem -> name of a file that it wrote.
+        summaries: stem -> the file's summary.
+        clips: number of clips in the shard.
+        decoded: number of them whose recordings were read; the others were reused.
+        error: message of the error that stopped it, else empty.
+    """
 
     files: dict[str, str]
     summaries: dict[str, dict[str, Any]]
@@ -60,28 +68,28 @@ class Outcome:
 
 
 def to_json(plan: ShardPlan, columns: Sequence[str], sources: Sources) -> str:
-    """A task's work as text: a row of a Ray dataset, without pickle."""
+    """A task's arguments as JSON, for a row of a Ray dataset."""
     fields = {"name": plan.name, "clips": list(map(clip_fields, plan.clips)), "fingerprints": plan.fingerprints}
     return json.dumps({"plan": fields, "columns": list(columns), "sources": dict(sources)})
 
 
 class Extractor:
-    """The tasks, as Ray Data calls them in each worker."""
+    """Builds shards in a worker of Ray Data."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        keep_freed_memory()  # every shard needs as much as the one before
+        keep_freed_memory()  # every shard needs the same memory again
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        torch.set_num_threads(1)  # one worker per core: threads inside a task would only compete
+        torch.set_num_threads(1)  # one worker per core: more threads would only compete
         return {"outcome": json.dumps(asdict(_outcome(row, self.recipe)))}
 
 
 def serial(rows: Sequence[dict[str, Any]], recipe: Recipe) -> Iterator[Outcome]:
-    """The tasks of a build one after the other in this process, to the same bytes; no Ray is involved."""
+    """Run a build's tasks in this process, one after the other, without Ray. The files are the same byte for byte."""
     for row in rows:
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # how a sum is dealt to threads shows in its last bit, and so in a file's name
+        torch.set_num_threads(1)  # the number of threads changes a sum's last bit, and so a file's name
         try:
             outcome = _outcome(row, recipe)
         finally:
@@ -102,16 +110,16 @@ def _outcome(row: dict[str, Any], recipe: Recipe) -> Outcome:
 
 
 def make_shard(plan: ShardPlan, columns: Sequence[str], sources: Sources, recipe: Recipe) -> Outcome:
-    """Writes the files of a shard for some columns.
+    """Write a shard's files for some columns.
 
     Raises:
-        AsdRayError: a clip cannot be read (and the recipe does not skip such), the store cannot be written.
+        AsdRayError: a clip cannot be read (and ``skip_bad`` is not set), or the store cannot be written.
     """
     count, features = len(plan.clips), recipe.features
     shapes = {"log_mel": (features.n_mels, features.frames), "waveform": (features.samples,)}
     values = {name: np.empty((count, *shapes[name]), COLUMNS[name]) for name in columns}
     levels = np.empty(count, np.float32)
-    missing = {name: _take_over(name, sources.get(name, ()), values[name], levels, recipe.store) for name in columns}
+    missing = {name: _reuse(name, sources.get(name, ()), values[name], levels, recipe.store) for name in columns}
     wanted = [position for position in range(count) if any(missing[name][position] for name in columns)]
     bad: dict[int, str] = {}
     device = torch.device("cuda" if features.gpus_per_task and torch.cuda.is_available() else "cpu")
@@ -157,10 +165,10 @@ def make_shard(plan: ShardPlan, columns: Sequence[str], sources: Sources, recipe
     return Outcome(files, summaries, count, len(wanted))
 
 
-def _take_over(
+def _reuse(
     column: str, sources: Sequence[tuple[str, int] | None], values: np.ndarray, levels: np.ndarray, store: Storage
 ) -> list[bool]:
-    """Fills in the rows that older shards hold; says for every row whether it is still missing."""
+    """Copy the features that older shards have into ``values``. Returns a mask (N,) of the clips still missing."""
     missing = [True] * len(values)
     by_file: dict[str, list[tuple[int, int]]] = {}
     for position, source in enumerate(sources):
@@ -170,7 +178,7 @@ def _take_over(
         also = ["level_db"] if column == "log_mel" else []
         try:
             table = read_shard(store, file, [column, *also])
-        except DamagedShard:  # the recordings are still there
+        except DamagedShard:  # decode the recordings instead
             continue
         held = joined(views(table, column, values.dtype, values.shape[1:]))
         for position, row in rows:

@@ -1,4 +1,4 @@
-"""Which clips go into which shard, and what a manifest says of the shards that came out."""
+"""Plan a build: deal clips to shards, and join the finished shards' summaries into a manifest."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ SHARD_CLIPS = 128  # about 10 MB of Log-Mel: small enough to spread over workers
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to be.
+    """A planned shard.
 
     Attributes:
-        name: split, number and hash of what goes into it.
-        clips: N identities, in order.
+        name: split, number and hash of the shard's content.
+        clips: N clips, in order.
         fingerprints: the recordings' sizes in bytes and modification times in ns.
     """
 
@@ -37,17 +37,17 @@ class ShardPlan:
     fingerprints: tuple[tuple[int, int], ...]
 
     def stem(self, column: str) -> str:
-        """The name of its file with a column, without checksum and ending."""
+        """Name of the shard's file with a column, without checksum and ending."""
         return f"{column}-{self.name}"
 
 
 def plan_shards(clips: Sequence[Clip], root: Path, settings: Mapping[str, Any]) -> dict[str, list[ShardPlan]]:
-    """Deals clips to shards, by split; a shard's name depends on nothing but its clips and the settings.
+    """Deal clips to shards, by split. A shard's name depends only on its clips and the settings.
 
     Raises:
-        AsdRayError: a recording is gone or cannot be reached.
+        AsdRayError: a recording is missing or cannot be read.
     """
-    with ThreadPoolExecutor(16) as pool:  # a network file system answers many questions at the same time
+    with ThreadPoolExecutor(16) as pool:  # a network file system answers many requests at the same time
         paths = [clip.path for clip in clips]
         parts = [paths[start : start + 256] for start in range(0, len(paths), 256)]
         found = chain.from_iterable(pool.map(lambda part: [_fingerprint(root / path) for path in part], parts))
@@ -56,7 +56,7 @@ def plan_shards(clips: Sequence[Clip], root: Path, settings: Mapping[str, Any]) 
     plans: dict[str, list[ShardPlan]] = {}
     for split in SPLITS:
         members = sorted((clip for clip in clips if clip.split == split), key=lambda clip: stable_hash(clip.path))
-        # A power of two, so that a data set that grows a little keeps its shards.
+        # A power of two: a data set that grows a little keeps most of its shards.
         count = 1
         while count * SHARD_CLIPS < len(members):
             count *= 2
@@ -73,7 +73,7 @@ def plan_shards(clips: Sequence[Clip], root: Path, settings: Mapping[str, Any]) 
 
 
 def clip_fields(clip: Clip) -> dict[str, Any]:
-    """``dataclasses.asdict`` of a clip in a tenth of its time."""
+    """A clip as a dictionary, ten times as fast as ``dataclasses.asdict``."""
     return {name: getattr(clip, name) for name in CLIP_FIELDS}
 
 
@@ -86,16 +86,16 @@ def _fingerprint(path: Path) -> tuple[int, int]:
 
 
 def choice(clips: Sequence[Clip], root: Path, columns: Sequence[str]) -> str:
-    """Names a choice: the data set's folder, splits, machines, IDs, and columns.
+    """Name of a choice of data: a hash of the folder, splits, machines, IDs and columns.
 
-    It stays the same when recordings of an ID are added or change, so that their new manifest replaces the old one.
+    New or changed recordings of an ID do not change it, so their new manifest replaces the old one.
     """
     ids = sorted({(clip.split, clip.machine, clip.id) for clip in clips})
     return f"{stable_hash(root.resolve(), ids, sorted(columns)):016x}"
 
 
 def shard_statistics(clips: Sequence[Clip], log_mel: np.ndarray) -> list[dict[str, Any]]:
-    """Sums over a shard's values, by machine: enough to join means and standard deviations exactly."""
+    """A shard's sums by machine, from which means and standard deviations over all shards follow exactly."""
     by_machine: dict[str, list[int]] = defaultdict(list)
     for number, clip in enumerate(clips):
         by_machine[clip.machine].append(number)
@@ -103,7 +103,7 @@ def shard_statistics(clips: Sequence[Clip], log_mel: np.ndarray) -> list[dict[st
     for machine, numbers in by_machine.items():
         total = squares = 0.0
         for number in numbers:
-            values = torch.from_numpy(log_mel[number]).double()  # in half of numpy's time
+            values = torch.from_numpy(log_mel[number]).double()  # twice as fast as numpy
             total += float(values.sum())
             squares += float(values.square_().sum())
         size = len(numbers) * log_mel[0].size
@@ -118,13 +118,13 @@ def make_manifest(
     columns: Sequence[str],
     settings: dict[str, Any],
 ) -> Manifest:
-    """Joins the shards' summaries: counts, clips left out, means and standard deviations of the training clips.
+    """Join the shards' summaries: counts, skipped clips, means and standard deviations of the training clips.
 
     Args:
-        plans: by split.
+        plans: split -> planned shards.
         files: stem -> file name.
         summaries: stem -> summary.
-        columns: that every shard has.
+        columns: of features in every shard.
         settings: of the features.
     """
     shards: dict[str, list[Shard]] = {split: [] for split in plans}

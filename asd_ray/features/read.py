@@ -1,11 +1,12 @@
-"""Reading a feature store for a study's trials: from Ray's object store, filled once, or from the shards.
+"""Read a feature store for a study's trials: cached in Ray's object store, or streamed from the shards.
 
-Cached, the driver has every shard read once by a Ray task; its table lies in the object store, and all trials and
-workers of a node look at the same memory: one copy of the features per node that trains, none per trial (on a GPU, one
-more of the worker's clips if they fit there). Streamed, every worker reads its shards again each epoch. Both hand out
-the same clips: the store's order is cut into one contiguous piece per worker, so every clip is with exactly one of
-them, none is dropped, and their numbers differ by at most one. One process that shares its features with nobody reads
-its own, without Ray.
+* Cached: Ray tasks read every shard once into the object store. All trials and workers of a node share that memory: one
+  copy of the features per node, none per trial. (A GPU gets its own copy of a worker's clips if they fit.)
+* Streamed: every worker reads its shards again in each epoch.
+* Own: one process reads all features into its own memory, without Ray.
+
+All of them give the same clips. The store's order is cut into one contiguous piece per worker: every clip belongs to
+exactly one worker, and the workers' numbers of clips differ by at most one.
 """
 
 from __future__ import annotations
@@ -27,16 +28,26 @@ import torch
 from asd_ray.data.clips import CLIP_FIELDS, Clip
 from asd_ray.errors import AsdRayError, StorageError
 from asd_ray.features.batches import Batches, Blocks, CachedBatches
-from asd_ray.features.read_apart import read_apart
 from asd_ray.features.storage import Storage
-from asd_ray.features.store import REMEDY, DamagedShard, Manifest, Place, Shard, clips_of, joined, read_joined, views
+from asd_ray.features.store import (
+    REMEDY,
+    DamagedShard,
+    Manifest,
+    Place,
+    Shard,
+    clips_of,
+    joined,
+    read_in_task,
+    read_joined,
+    views,
+)
 from asd_ray.features.stream import WINDOW, Part, StreamedBatches
 
 log = logging.getLogger("asd_ray")
-PATIENCE_SECONDS = 60.0  # with storage that fails in the middle of training
-PAUSE_SECONDS = 2.0
-OBJECT_STORE_SHARE = 0.8  # of its memory may be features; the rest is for what trials send each other
-DEVICE_SHARE = 0.5  # of a GPU's free memory may become features
+PATIENCE_SECONDS = 60.0  # how long a worker retries while storage fails
+PAUSE_SECONDS = 2.0  # between two tries
+OBJECT_STORE_SHARE = 0.8  # largest share of the object store for features; trials need the rest
+DEVICE_SHARE = 0.5  # largest share of a GPU's free memory for features
 Reading = Literal["auto", "cached", "streamed", "own"]
 
 
@@ -52,13 +63,13 @@ class Slice:
 
 @dataclass(frozen=True)
 class Features:
-    """A study's features, as its driver hands them to trials and workers: small, and the same for all.
+    """A handle of a study's features. It is small, and the same for all trials and workers.
 
     Attributes:
         storage, manifest: the store.
-        columns: what batches hold.
-        identities: split -> a table of the clips' fields for each shard.
-        tables: split -> for each shard the reference of its table in Ray's object store, or (``own``) the table itself;
+        columns: of features in every batch.
+        identities: split -> for each shard a table of its clips' fields.
+        tables: split -> for each shard a reference to its table in Ray's object store, or (``own``) the table itself;
             None if streamed.
     """
 
@@ -77,17 +88,17 @@ class Features:
         device: torch.device | str = "cpu",
         window: int = WINDOW,
     ) -> Batches:
-        """One worker's clips of one split, or of several that are mixed in proportion.
+        """One worker's clips of one or more splits, mixed in proportion.
 
-        On a GPU, cached clips become one tensor there if they fit into half of its free memory. Keep the result and use
-        it again: every call takes room of its own.
+        Cached clips are copied to a GPU as one tensor if they fit into half of its free memory. Keep the result: every
+        call needs memory of its own.
 
         Args:
             splits: ``train``, ``test``, ``extra``.
             classes: class names in label order.
-            rank, workers: which of how many workers.
-            device: where the batches will be needed.
-            window: shards that streamed batches are mixed from.
+            rank, workers: number of this worker, and of all workers.
+            device: that the batches are for.
+            window: number of shards that a streamed batch is mixed from.
         """
         device = torch.device(device)
         pin = device.type == "cuda"
@@ -120,7 +131,7 @@ class Features:
         return CachedBatches(clips, columns, classes)
 
     def _slices(self, splits: Sequence[str], rank: int, workers: int) -> list[Slice]:
-        """A worker's rows. The shards of several splits alternate, so that every worker has its part of each."""
+        """One worker's rows. Shards of several splits alternate, so every worker gets its part of each split."""
         order: list[tuple[float, int, int, int]] = []
         for place, split in enumerate(splits):
             shards = self.manifest.shards.get(split, [])
@@ -137,11 +148,10 @@ class Features:
         return slices
 
     def _load(self, split: str, number: int) -> dict[str, np.ndarray]:
-        """A shard's features from its files. Storage that fails is asked again for a while: a bucket may be away for
-        seconds, and the epoch need not be lost.
+        """Read a shard's features. If storage fails, try again for a minute: a bucket may be unreachable for seconds.
 
         Raises:
-            StorageError: it still fails, or a file is gone or damaged.
+            StorageError: storage still fails, or a file is missing or damaged.
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -162,16 +172,17 @@ def open_features(
     columns: Sequence[str] = ("log_mel",),
     reading: Reading = "auto",
 ) -> Features:
-    """Makes a study's features ready for its trials. Called once, by the driver.
+    """Open a study's features for its trials. The driver calls it once.
 
     Args:
-        store, manifest: what :func:`asd_ray.features.build.build` has made.
-        columns: that the method asks for.
-        reading: ``cached`` or, by size (:func:`fits`), ``auto``, for which Ray must be running; ``streamed``; or
-            ``own``: into the memory of this process, for itself alone (sent elsewhere, all the features are copied).
+        store, manifest: from :func:`asd_ray.features.build.build`.
+        columns: of features that the method needs.
+        reading: ``cached``, ``streamed`` or ``own`` (see above); ``auto`` is cached if the features fit
+            (:func:`fits`), else streamed. ``cached`` and ``auto`` need a running Ray. Do not send ``own`` features to
+            another process: all of them would be copied.
 
     Raises:
-        AsdRayError: a shard is gone or damaged.
+        AsdRayError: a shard is missing or damaged.
     """
     storage = store if isinstance(store, Storage) else Storage(store)
     columns = tuple(columns)
@@ -184,7 +195,7 @@ def open_features(
         own = [read_joined(storage, shard, columns) for _, shard in shards]
         identities = [table.select(list(CLIP_FIELDS)) for table in own]
         return Features(storage, manifest, columns, _by_split(manifest, identities), _by_split(manifest, own))
-    task = ray.remote(num_cpus=1, num_returns=3, scheduling_strategy="SPREAD")(read_apart)
+    task = ray.remote(num_cpus=1, num_returns=3, scheduling_strategy="SPREAD")(read_in_task)
     references = [task.remote(storage, shard, columns) for _, shard in shards]
     identities = []
     for _, identity, error in references:
@@ -196,13 +207,13 @@ def open_features(
 
 
 def fits(manifest: Manifest, columns: Iterable[str], object_store_bytes: float) -> bool:
-    """Whether all clips fit into an object store of that size, with room left for what trials send each other."""
+    """True if all clips fit into an object store of that size, with room left for the trials' own data."""
     needed = sum(manifest.counts.values()) * manifest.bytes_per_clip(columns)
     return needed <= OBJECT_STORE_SHARE * object_store_bytes
 
 
 def object_store_bytes() -> float:
-    """Size of the smallest object store in the cluster: each node that trains gets a copy of its own."""
+    """Size of the smallest object store in the cluster: each training node gets its own copy."""
     sizes = [node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes() if node["Alive"]]
     return min(sizes, default=0.0)
 

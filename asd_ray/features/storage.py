@@ -1,4 +1,4 @@
-"""Where a feature store lies: a folder, or an object store behind a URI. Files are written whole or not at all."""
+"""Files of a feature store, in a folder or behind a URI of an object store. Writes are atomic."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pyarrow import fs
 from asd_ray.errors import AsdRayError, StorageError
 from asd_ray.files import write_atomically
 
-DEAD_SECONDS = 600  # a half-written file that nobody has touched for so long belongs to a build that was killed
+DEAD_SECONDS = 600  # a half-written file that has not changed for so long is from a killed build
 
 
 class Storage:
     """A flat folder of files.
 
     Args:
-        where: a folder (on NFS too), or a URI of what pyarrow knows: ``s3://bucket/prefix``, ``gs://``, ``abfs://``,
-            ``hdfs://``. Credentials and endpoints come from the environment as usual: for S3 ``AWS_ACCESS_KEY_ID``,
+        where: a folder (NFS works too), or a URI that pyarrow supports: ``s3://bucket/prefix``, ``gs://``, ``abfs://``,
+            ``hdfs://``. Credentials and endpoints come from the environment: for S3 ``AWS_ACCESS_KEY_ID``,
             ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, ``AWS_DEFAULT_REGION``, ``AWS_ENDPOINT_URL`` (MinIO, Ceph)
-            or an instance's role. On a cluster every node needs them, not the driver alone.
+            or an instance's role. Every node of a cluster needs them.
 
-    A local file is written beside and renamed; an object appears when its upload is complete. An upload that was killed
-    leaves nothing that can be listed, but parts that an S3 bucket keeps until a lifecycle rule
+    A local file is written under another name and renamed. An object appears when its upload is complete. A killed
+    upload leaves no visible object, but an S3 bucket keeps its parts until a lifecycle rule
     (``AbortIncompleteMultipartUpload``) removes them.
     """
 
@@ -40,7 +40,7 @@ class Storage:
         self.where = os.path.abspath(os.path.expanduser(text)) if self.local else text
 
     def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
-        return Storage, (self.where,)  # without credentials, which every process takes from its own environment
+        return Storage, (self.where,)  # no credentials: every process takes its own
 
     def __str__(self) -> str:
         return self.where
@@ -56,12 +56,12 @@ class Storage:
         return system, path.rstrip("/")
 
     def url(self, name: str) -> str:
-        """What a file is called: its path, or its URI."""
+        """Path or URI of a file."""
         base, question, options = self.where.partition("?")
         return f"{base.rstrip('/')}/{name}{question}{options}"
 
     def names(self) -> set[str]:
-        """Names of the files in the folder; none where there is no folder yet."""
+        """Names of the files in the folder; none if the folder does not exist yet."""
         system, path = self._opened
         try:
             found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
@@ -70,7 +70,7 @@ class Storage:
         return {info.base_name for info in found if info.type == fs.FileType.File}
 
     def read(self, name: str) -> pa.Buffer:
-        """A file's content, in memory.
+        """Read a file into memory.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -85,12 +85,12 @@ class Storage:
             raise StorageError(f"{self.url(name)}: cannot be read ({_sentence(error)}).") from None
 
     def open(self, name: str) -> pa.NativeFile:
-        """A file to read parts of. Errors are ``OSError``."""
+        """Open a file to read parts of it. Errors are ``OSError``."""
         system, path = self._opened
         return system.open_input_file(f"{path}/{name}")
 
     def write(self, name: str, content: bytes | pa.Buffer) -> None:
-        """Writes a file, or replaces it, in one step.
+        """Write or replace a file atomically.
 
         Raises:
             StorageError: the disk is full, or it cannot be written.
@@ -108,7 +108,7 @@ class Storage:
             raise StorageError(f"{self.url(name)}: cannot be written ({_sentence(error)}).") from None
 
     def delete(self, name: str) -> None:
-        """Deletes a file; nothing happens where it is gone already."""
+        """Delete a file, if it exists."""
         system, path = self._opened
         try:
             system.delete_file(f"{path}/{name}")
@@ -118,7 +118,7 @@ class Storage:
             raise StorageError(f"{self.url(name)}: cannot be deleted ({_sentence(error)}).") from None
 
     def delete_dead_parts(self) -> None:
-        """Deletes what killed writers left half written."""
+        """Delete half-written files of killed processes."""
         if not self.local:
             return
         for part in Path(self.where).glob(".*.part"):

@@ -1,18 +1,18 @@
-"""A feature store: parquet shards beside a manifest that says what they are.
+"""A feature store: parquet shards, and manifests that list them.
 
-A shard is some clips of one split. Each of its columns of features (``log_mel``: fp16, F x T in row order;
-``waveform``: int16, S samples at full scale 32768) is a parquet file of its own, so that what a study does not ask for
-is neither computed nor read. Beside its features a file has the fields of ``Clip``, the recording's
-size and time and, with ``log_mel``, ``level_db``. Features are fixed-size binary, uncompressed, without dictionaries
-(Parquet's defaults read 8 to 30 times slower).
+A shard holds some clips of one split. Each column of features is a parquet file of its own, so a study computes and
+reads only the columns it needs: ``log_mel`` (fp16, F x T in row order) and ``waveform`` (int16, S samples at full scale
+32768). A file also has the fields of ``Clip``, the recording's size and modification time and, with ``log_mel``,
+``level_db``. Features are fixed-size binary, uncompressed and without dictionaries (Parquet's defaults read 8 to 30
+times slower).
 
-A file's name is ``<column>-<split>-<number>-<content>-<crc>.parquet``: ``content`` is a hash of what goes into it
-(settings, clips, their sizes and times), ``crc`` the CRC-32 of the file itself. So a file that is there under the name
-of a plan is the right one, and every reader can tell a damaged one without asking anybody. Clips are dealt to shards by
-a hash of their paths: every shard is a random sample of its split, whatever the order of the files.
+A file's name is ``<column>-<split>-<number>-<content>-<crc>.parquet``. ``content`` is a hash of the settings, clips,
+file sizes and times; ``crc`` is the CRC-32 of the file. So a file with the planned name has the planned content, and
+any reader detects a damaged file. A hash of a clip's path chooses its shard: every shard is a random sample of its
+split.
 
-Studies with different clips can share a store. Every choice (folder, splits, machines, IDs, columns) has a manifest
-of its own, ``manifest-<choice>.json``, and what one of them names is kept; ``manifest.json`` is a copy of the last one.
+Studies with different clips can share a store. Each choice of folder, splits, machines, IDs and columns has its own
+``manifest-<choice>.json``, and the files that a manifest lists are kept. ``manifest.json`` is a copy of the newest.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from asd_ray.features.storage import Storage
 FORMAT = 2
 Place = str | Path | Storage
 COLUMNS = {"log_mel": np.dtype(np.float16), "waveform": np.dtype(np.int16)}
-REMEDY = "run the same command again, which makes it anew."
+REMEDY = "run the same command again: it makes a new file."
 SHARD_NAME = re.compile(r"(?P<column>[a-z_]+)-[a-z]+-\d{5}-[0-9a-f]{16}-(?P<crc>[0-9a-f]{8})\.parquet")
 CLIP_COLUMNS = {
     name: pa.int64() if name in ("sample_rate", "frames", "channels") else pa.string() for name in CLIP_FIELDS
@@ -46,12 +46,12 @@ FINGERPRINT_COLUMNS = {"bytes": pa.int64(), "modified_ns": pa.int64()}
 
 
 class DamagedShard(StorageError):
-    """A shard's file is gone, or is not what was written."""
+    """A shard's file is missing or damaged."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard that is there: its number of clips, and its file for each column."""
+    """A shard of a store: its number of clips, and its file for each column."""
 
     clips: int
     files: dict[str, str]
@@ -59,16 +59,16 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a store holds for one choice of clips and columns.
+    """The shards of a store for one choice of clips and columns.
 
     Attributes:
-        settings: the feature settings that matter for the numbers.
+        settings: the settings that decide the features' values.
         shards: by split, in the store's order.
         counts: number of clips by split (``train``, ``test``, ``extra``).
         mean, std: over all Log-Mel values of the training clips (the pre-norm's μ and σ).
-        machines: per machine the number of clips by split and, of its training clips, ``mean`` and ``std``.
-        skipped: clips left out because they could not be read (``data.skip_bad``).
-        data_hash: of the clips' identities (paths, labels, lengths) and file sizes: the same for a copy of the data.
+        machines: machine -> number of clips by split, and ``mean`` and ``std`` of its training clips.
+        skipped: paths of clips that could not be read and were left out (``data.skip_bad``).
+        data_hash: hash of the clips (paths, labels, lengths) and their file sizes; the same for a copy of the data.
     """
 
     settings: dict[str, Any]
@@ -92,27 +92,28 @@ class Manifest:
 
     @property
     def hash(self) -> str:
-        """Changes whenever settings, clips or the features themselves do."""
+        """A hash of the settings, the clips and the features' values."""
         names = [(split, shard.files.get("log_mel")) for split, shards in self.shards.items() for shard in shards]
         return f"{stable_hash(self.settings, names):016x}"
 
     def column(self, name: str) -> tuple[np.dtype, tuple[int, ...]]:
-        """What a column holds of each clip: type and shape, (F, T) or (S,)."""
+        """A column's type, and its shape for one clip: (F, T) or (S,)."""
         samples = round(self.settings["seconds"] * self.settings["sample_rate"])
         return COLUMNS[name], self.shape if name == "log_mel" else (samples,)
 
     def bytes_per_clip(self, columns: Iterable[str]) -> int:
-        """Size of a clip in memory."""
+        """Bytes of one clip's columns in memory."""
         return sum(int(np.prod(shape)) * kind.itemsize for kind, shape in map(self.column, columns))
 
 
 def settings_of(features: FeatureConfig, channel: int | str) -> dict[str, Any]:
-    """The settings that decide what a clip's features are; not by which preset's name they were chosen, or where."""
+    """The settings that decide a clip's features: without the preset's name and the store's place."""
     settings = features.model_dump(mode="json", exclude={"store", "preset", "gpus_per_task"})
     return {**settings, "frames": features.frames, "channel": channel}
 
 
 def hash_of_settings(settings: Mapping[str, Any]) -> str:
+    """A hash of feature settings and the store's format, 16 hexadecimal digits."""
     return f"{stable_hash(FORMAT, sorted(settings.items())):016x}"
 
 
@@ -127,14 +128,14 @@ def write_shard(
     summary: Mapping[str, Any],
     fingerprints: Sequence[tuple[int, int]] | None = None,
 ) -> str:
-    """Writes one file of a shard, whole or not at all.
+    """Write one file of a shard atomically.
 
     Args:
         store: folder or URI.
         stem: the file's name without checksum and ending.
         clips: N identities.
-        columns: ``level_db`` (N,) and ``log_mel`` (N, F, T), or ``waveform`` (N, S), in the types that are stored.
-        summary: what the manifest needs of the shard; kept in the file's own metadata.
+        columns: ``level_db`` (N,) and ``log_mel`` (N, F, T), or ``waveform`` (N, S), in the stored types.
+        summary: the shard's part of the manifest; stored in the file's metadata.
         fingerprints: the recordings' (bytes, modification time in ns), 0 by default.
 
     Returns:
@@ -164,46 +165,48 @@ def write_shard(
     return name
 
 
-def _sound(store: Storage, name: str) -> pa.Buffer:
-    """A file's content, its checksum verified (1 to 6 GB/s, by the zlib that Python is linked with)."""
+def _read_verified(store: Storage, name: str) -> pa.Buffer:
+    """Read a file and verify its checksum (1 to 6 GB/s, depending on Python's zlib)."""
     known = SHARD_NAME.fullmatch(name)
     try:
         content = store.read(name)
     except FileNotFoundError:
-        raise DamagedShard(f"{store.url(name)}: this shard is gone; {REMEDY}") from None
+        raise DamagedShard(f"{store.url(name)}: this shard is missing; {REMEDY}") from None
     if known is None or zlib.crc32(content) != int(known["crc"], 16):
         raise DamagedShard(f"{store.url(name)}: this shard is damaged (its checksum differs); {REMEDY}")
     return content
 
 
 def read_shard(store: Place, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """One file of a shard, or some of its columns.
+    """Read one file of a shard, or some of its columns.
 
     Raises:
-        DamagedShard: the file is gone, or its checksum differs.
+        DamagedShard: the file is missing, or its checksum differs.
     """
-    reader = pa.BufferReader(_sound(_storage(store), name))
+    reader = pa.BufferReader(_read_verified(_storage(store), name))
     return pq.read_table(reader, columns=None if columns is None else list(columns), use_threads=False)
 
 
 def shard_summary(store: Place, name: str) -> dict[str, Any] | None:
-    """The summary of a file that is there and undamaged, else None. Reads the whole file."""
+    """The summary of a file, or None if the file is missing or damaged. Reads the whole file."""
     try:
-        content = _sound(_storage(store), name)
+        content = _read_verified(_storage(store), name)
         return json.loads((pq.read_schema(pa.BufferReader(content)).metadata or {})[b"asd_ray"])
     except (DamagedShard, KeyError, ValueError, pa.ArrowException):
         return None
 
 
 def read_joined(store: Place, shard: Shard, columns: Sequence[str], also: Sequence[str] = ()) -> pa.Table:
-    """The clips of a shard with the features asked for.
+    """Read the clips of a shard with some columns of features.
 
     Args:
-        columns: of features.
-        also: further columns beside the clips' own (``level_db``).
+        store: folder or URI.
+        shard: to read.
+        columns: of features, one or more.
+        also: further columns (``level_db``).
 
     Raises:
-        AsdRayError: a file is damaged, or two of them do not hold the same clips.
+        AsdRayError: a file is damaged, or the files have different clips.
     """
     first, *others = columns
     table = read_shard(store, shard.files[first], [*CLIP_FIELDS, *also, first])
@@ -216,13 +219,28 @@ def read_joined(store: Place, shard: Shard, columns: Sequence[str], also: Sequen
     return table
 
 
+def read_in_task(
+    storage: Storage, shard: Shard, columns: tuple[str, ...]
+) -> tuple[pa.Table | None, pa.Table | None, str]:
+    """Read a shard in a Ray task. It stands here because the task's process imports this module, and no torch.
+
+    Returns:
+        The columns of features, the clips' fields, and an error message. With an error the tables are None.
+    """
+    try:
+        table = read_joined(storage, shard, columns)
+    except AsdRayError as error:
+        return None, None, str(error)
+    return table.select(list(columns)), table.select(list(CLIP_FIELDS)), ""
+
+
 def clips_of(table: pa.Table) -> list[Clip]:
-    """Identities of a table's rows."""
+    """The clips of a table's rows."""
     return [Clip(*values) for values in zip(*(table[name].to_pylist() for name in CLIP_FIELDS), strict=True)]
 
 
 def views(table: pa.Table, column: str, kind: np.dtype, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """A table's features as arrays (n, *shape), one for each of its chunks, without copying them."""
+    """A table's features as arrays (n, *shape), one per chunk, without a copy."""
     size = int(np.prod(shape))
     for chunk in table[column].chunks:
         data = np.frombuffer(chunk.buffers()[1], dtype=kind)
@@ -230,7 +248,7 @@ def views(table: pa.Table, column: str, kind: np.dtype, shape: tuple[int, ...]) 
 
 
 def joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
-    """Arrays as one, copied only if there are several."""
+    """Concatenate arrays; a single array is not copied."""
     parts = list(arrays)
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -239,7 +257,7 @@ def joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def write_manifest(store: Place, manifest: Manifest, name: str = "manifest.json") -> None:
-    """Writes a manifest, unless it is there already."""
+    """Write a manifest, unless the file has the same content already."""
     hashes = {"settings_hash": manifest.settings_hash, "hash": manifest.hash}  # for people and other programs
     text = json.dumps({**asdict(manifest), **hashes}, indent=1, ensure_ascii=False).encode()
     storage = _storage(store)
@@ -252,10 +270,10 @@ def write_manifest(store: Place, manifest: Manifest, name: str = "manifest.json"
 
 
 def read_manifest(store: Place, name: str = "manifest.json") -> Manifest | None:
-    """The last manifest of a store, or that of a name; None where there is none yet.
+    """Read a store's newest manifest, or the one of a name; None if there is none.
 
     Raises:
-        AsdRayError: the file is there but is not a manifest of this version.
+        AsdRayError: the file is not a manifest of this version.
     """
     storage = _storage(store)
     path = storage.url(name)
@@ -277,7 +295,7 @@ def read_manifest(store: Place, name: str = "manifest.json") -> Manifest | None:
 
 
 def require_settings(manifest: Manifest, settings: Mapping[str, Any], store: Place) -> None:
-    """Refuses a store that was made with other settings, naming all that differ."""
+    """Raise AsdRayError if a store was built with other settings; names every difference."""
     differing = [key for key in settings if manifest.settings.get(key) != settings[key]]
     if differing:
         found = ", ".join(f"{key} is {manifest.settings.get(key)} there and {settings[key]} here" for key in differing)
@@ -289,10 +307,10 @@ def require_settings(manifest: Manifest, settings: Mapping[str, Any], store: Pla
 
 @dataclass
 class ClipTable:
-    """Clips and their features in memory: one contiguous array, identities beside it, in the store's order.
+    """Clips and their Log-Mel features in memory, in the store's order.
 
     Attributes:
-        clips: N identities.
+        clips: N clips.
         log_mel: (N, F, T) fp16.
         level_db: (N,) fp32.
     """
@@ -303,7 +321,7 @@ class ClipTable:
 
 
 def collect(tables: Iterable[pa.Table], shape: tuple[int, int]) -> ClipTable:
-    """Joins the shards' tables; ``log_mel`` is copied once, into one contiguous array."""
+    """Join shards' tables; ``log_mel`` becomes one contiguous array."""
     tables = list(tables)
     clips = [clip for table in tables for clip in clips_of(table)]
     if not clips:
@@ -313,15 +331,9 @@ def collect(tables: Iterable[pa.Table], shape: tuple[int, int]) -> ClipTable:
 
 
 def read_tables(store: Place, manifest: Manifest, split: str) -> Iterator[ClipTable]:
-    """The Log-Mel features of a split, one shard in memory at a time."""
+    """Read the Log-Mel features of a split, one shard in memory at a time."""
     for shard in manifest.shards.get(split, []):
         yield collect([read_joined(store, shard, ("log_mel",), ("level_db",))], manifest.shape)
-
-
-def shard_paths(store: Place, manifest: Manifest, split: str, column: str = "log_mel") -> list[str]:
-    """Paths or URIs of a split's files with a column."""
-    storage = _storage(store)
-    return [storage.url(shard.files[column]) for shard in manifest.shards.get(split, [])]
 
 
 def _storage(store: Place) -> Storage:

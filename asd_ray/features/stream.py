@@ -1,4 +1,4 @@
-"""Batches from shards that do not fit in memory: read again every epoch, a few at a time.
+"""Batches from shards on disk, a few in memory at a time: for features that do not fit in memory.
 
 Legend: N clips of this worker, B batch, W window.
 """
@@ -22,11 +22,11 @@ Load = Callable[[], Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Part:
-    """What a worker uses of a shard.
+    """A worker's part of a shard.
 
     Attributes:
         load: reads the shard: column name -> (n, …).
-        rows: those of its rows that are used, ascending.
+        rows: the worker's rows, ascending.
     """
 
     load: Load
@@ -34,19 +34,19 @@ class Part:
 
 
 class StreamedBatches:
-    """Clips read from shards; the same clips and values as cached ones, in another random order.
+    """Clips read from shards: the same clips and values as cached ones, in another random order.
 
-    While an epoch runs, one thread reads the next shard. At most ``window`` + 1 shards are in memory, whatever the size
-    of the data set (the newest twice while its file is taken apart), beside the identities of all clips: with the
-    default 8 and shards of 100 clips of 10 s at 16 kHz, 80 MB of Log-Mel or 400 MB with waveforms, per worker. No Ray
-    is involved: a training worker that waited for a Ray task would wait for ever where workers have taken all cores.
+    A thread reads the next shard while an epoch runs. At most ``window`` + 1 shards are in memory, whatever the size of
+    the data set (the newest one twice while it is decoded). With the default 8, and shards of 100 clips of 10 s at
+    16 kHz, that is 80 MB of Log-Mel per worker, or 400 MB with waveforms. Reading does not use Ray: if the workers have
+    taken all cores, a Ray task would never start.
 
     Args:
-        parts: the worker's share of the store, in the store's order.
-        clips: N identities, of all parts' rows in order.
+        parts: the worker's parts of the store, in the store's order.
+        clips: N clips, of all parts' rows in order.
         classes: class names in label order.
-        window: W, shards that are mixed with each other.
-        pin: gather into page-locked memory, from which a GPU copies while the processor goes on.
+        window: W, number of shards that are mixed with each other.
+        pin: return page-locked tensors, which a GPU copies in the background.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class StreamedBatches:
         return StreamedBatches(parts, clips, self.classes, self.window, self.pin)
 
     def _batches(self, walk: np.ndarray, batch_size: int) -> Iterator[Batch]:
-        """Batches along a walk of (part, position in its rows), each part in memory from its first row to its last."""
+        """Batches along a walk (N, 2) of part and position in its rows; a part is in memory from first to last use."""
         numbers, firsts, counts = np.unique(walk[:, 0], return_index=True, return_counts=True)
         order = np.argsort(firsts)
-        left = dict(zip(numbers[order].tolist(), counts[order].tolist(), strict=True))  # rows to come, by part
+        left = dict(zip(numbers[order].tolist(), counts[order].tolist(), strict=True))  # part -> rows still to come
         held: dict[int, Mapping[str, np.ndarray]] = {}
         with _Ahead([self.parts[number].load for number in left]) as ahead:
             for start in range(0, len(walk), batch_size):
@@ -108,7 +108,7 @@ class StreamedBatches:
 
 
 class _Ahead:
-    """Calls functions one after the other in a thread, always one ahead of what has been asked for."""
+    """Calls functions in a thread, one after the other, and always one ahead of the caller."""
 
     def __init__(self, loads: Sequence[Load]) -> None:
         self.loads = iter(loads)
@@ -134,11 +134,11 @@ class _Ahead:
 
 
 def window_order(lengths: Sequence[int], window: int, *order: object) -> np.ndarray:
-    """A random walk (N, 2) of part and row over parts of the given lengths that depends on ``order`` alone.
+    """A random order (N, 2) of part and row, over parts of the given lengths. It depends on ``order`` alone.
 
-    The parts are permuted; the rows of each are permuted and cut into W pieces. Step t mixes one piece of each of W
-    consecutive parts, among them the first piece of part t and the last of part t - W + 1. So every row comes once, and
-    no step needs more than W parts. Shards are random samples of their split, which is why W of them are mixed enough.
+    The parts are permuted; the rows of each part are permuted and cut into W pieces. Step t mixes one piece of each of
+    W consecutive parts, from the first piece of part t to the last piece of part t - W + 1. So every row comes once,
+    and no step needs more than W parts. W shards mix well enough, because a shard is a random sample of its split.
     """
     random = generator(*order)
     parts = torch.randperm(len(lengths), generator=random).tolist()

@@ -9,6 +9,7 @@ import soundfile
 
 from asd_ray.data import layouts
 from asd_ray.data.clips import Clip
+from asd_ray.data.folder import find_extra
 from asd_ray.errors import AsdRayError
 
 
@@ -158,3 +159,32 @@ def test_a_listed_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(AsdRayError, match=r"b\.wav: No such file"):
         layouts.scan(tmp_path, "folder")
     assert len(layouts.scan(tmp_path, "folder", skip_bad=True)) == 1
+
+
+def test_every_recording_for_pretraining_is_found_once(tmp_path: Path) -> None:
+    first = tmp_path / "a" / "deep" / "rain.wav"
+    second = tmp_path / "b" / "street.flac"
+    make(tmp_path, "a/deep/rain.wav", "b/street.flac")
+    (tmp_path / "a" / "notes.txt").write_text("no audio")
+    clips = find_extra([str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "a" / "deep")])
+    assert [clip.path for clip in clips] == [str(first), str(second)]
+    assert {(clip.machine, clip.split, clip.label, clip.sample_rate, clip.frames) for clip in clips} == {
+        ("extra", "extra", "unknown", 8000, 50)
+    }
+
+
+def test_a_folder_for_pretraining_that_is_missing_or_without_audio_says_so(tmp_path: Path) -> None:
+    with pytest.raises(AsdRayError, match="no such folder"):
+        find_extra([str(tmp_path / "nowhere")])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AsdRayError, match="no audio in it"):
+        find_extra([str(tmp_path / "empty")])
+
+
+def test_an_unreadable_recording_for_pretraining_ends_or_is_left_out(tmp_path: Path) -> None:
+    good = tmp_path / "good.wav"
+    make(tmp_path, "good.wav")
+    (tmp_path / "bad.wav").write_bytes(b"not audio")
+    with pytest.raises(AsdRayError, match=r"bad\.wav.*data\.skip_bad"):
+        find_extra([str(tmp_path)])
+    assert [clip.path for clip in find_extra([str(tmp_path)], skip_bad=True)] == [str(good)]

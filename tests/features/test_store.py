@@ -53,7 +53,6 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     manifest = replace(EMPTY, shards={"train": [shard]})
     [again] = store.read_tables(tmp_path, manifest, "train")
     np.testing.assert_array_equal(again.log_mel, log_mel)
-    assert store.shard_paths(tmp_path, manifest, "train", "waveform") == [str(tmp_path / shard.files["waveform"])]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(shard.files.values())
     metadata = pq.ParquetFile(tmp_path / shard.files["log_mel"]).metadata.row_group(0)
     for number in range(metadata.num_columns):
@@ -90,7 +89,7 @@ def test_a_truncated_or_missing_shard_counts_as_none(tmp_path: Path) -> None:
     assert store.shard_summary(tmp_path, name) is None
     (tmp_path / name).unlink()
     assert store.shard_summary(tmp_path, name) is None
-    with pytest.raises(DamagedShard, match="is gone"):
+    with pytest.raises(DamagedShard, match="is missing"):
         store.read_shard(tmp_path, name)
 
 

@@ -28,7 +28,7 @@ from asd_ray.features.extract import serial
 from asd_ray.features.log_mel import LogMel
 from asd_ray.features.read import Features, open_features
 from asd_ray.features.storage import Storage
-from asd_ray.features.store import collect, read_manifest, shard_paths
+from asd_ray.features.store import collect, read_manifest
 from tests.integration.buckets import Bucket
 
 pytestmark = pytest.mark.integration
@@ -105,7 +105,8 @@ def test_build_and_build_again(root: Path, tmp_path: Path) -> None:
     assert build(clips, root, tmp_path / "serial", FEATURES, tasks=serial) == built
     assert contents(tmp_path / "serial") == contents(store)
 
-    whole = collect([pq.read_table(path) for path in shard_paths(store, manifest, "train")], manifest.shape)
+    tables = [pq.read_table(store / shard.files["log_mel"]) for shard in manifest.shards["train"]]
+    whole = collect(tables, manifest.shape)
     waveform = audio.read(root / whole.clips[5].path, 16000, 0.5)
     expected = LogMel(FEATURES)(torch.from_numpy(waveform)[None])[0].half().numpy()
     np.testing.assert_array_equal(whole.log_mel[5], expected)
