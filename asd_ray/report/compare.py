@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-from markupsafe import Markup
 
 from asd_ray import __version__
 from asd_ray.errors import AsdRayError, ConfigError
@@ -200,7 +199,7 @@ def compare(folders: Sequence[Path], out: Path) -> Path:
         note=NOTE,
         to_paste={"Markdown": markdown(tables), "LaTeX": latex("compare", tables)},
         version=__version__,
-        figures={title: Markup(study_means(comparison.estimates, metric)) for metric, title in METRICS.items()},
+        figures={title: study_means(comparison.estimates, metric) for metric, title in METRICS.items()},
     )
     write_text(out / "compare.html", page)
     return out / "compare.html"

@@ -85,6 +85,11 @@ class Findings:
     def name(self) -> str:
         return str(self.study.get("name", "study"))
 
+    @property
+    def space(self) -> dict[str, Any]:
+        """Searched key -> its distribution as in the study file."""
+        return (self.study.get("search") or {}).get("space") or {}
+
     @cached_property
     def best(self) -> int | None:
         return best_trial(self.trials)

@@ -1,4 +1,4 @@
-"""``report.html``: one file without a network, for people who will not open a terminal."""
+"""``report.html``: one file that needs no network, for people who do not open a terminal."""
 
 from __future__ import annotations
 
@@ -7,28 +7,25 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from asd_ray import __version__
 from asd_ray.errors import AsdRayError
 from asd_ray.files import write_text
-from asd_ray.report import result_tables as results
-from asd_ray.report import sentences as notes
-from asd_ray.report.figures import curves, detection, mistakes, parallel, pareto, search
+from asd_ray.report import result_tables, sentences
+from asd_ray.report.figures import curves, detection, mistakes
 from asd_ray.report.findings import DEFAULT, LABELS, Findings
-from asd_ray.report.importance import FEWEST, Importance, importance
+from asd_ray.report.importance import FEWEST, importance
 from asd_ray.report.summary import latex, markdown
-from asd_ray.report.tables import SYSTEMS, interval, percent, plain, signed, top_systems, with_clips, without_clips
-from asd_ray.study.progress import format_seconds
+from asd_ray.report.tables import SYSTEMS, percent, signed, with_clips, without_clips
+from asd_ray.report.text import format_seconds
 
 MOST_IMPORTANT = 3  # keys whose pairs are shown as contours
 
 
 def write_report(study_dir: Path, findings: Findings | None = None) -> Path:
-    """Writes ``report.html``, one file that needs no network. Returns its path.
+    """Write ``report.html``, one file that needs no network. Returns its path.
 
     Args:
         study_dir: the study folder.
@@ -38,20 +35,20 @@ def write_report(study_dir: Path, findings: Findings | None = None) -> Path:
         AsdRayError: as :meth:`Findings.read`.
     """
     findings = findings or Findings.read(study_dir)
-    tables = results.to_paste(findings)
+    tables = result_tables.to_paste(findings)
     page = template("report.html.j2").render(
         findings=findings,
-        notes=notes,
-        pareto=pareto,
-        results=results,
+        sentences=sentences,
+        tables=result_tables,
+        absent={split: without_clips(findings.machines, split) for split in ("holdout", "select")},
         systems={name: LABELS[name] for name in SYSTEMS},
         environment_text=json.dumps(findings.environment, indent=2, ensure_ascii=False),
         version=__version__,
         default_trial=DEFAULT,
         colours={system: colour for system, (_, colour, _) in detection.MARKS.items()},
         to_paste={"Markdown": markdown(tables), "LaTeX": latex(findings.name, tables)},
-        most_lines=curves.MOST_LINES,
-        **_search(findings),
+        search=_search(findings),
+        curves=curves.learning_curves(findings.history, findings.trials, findings.best),
         **_detection(findings),
         **_mistakes(findings),
     )
@@ -65,51 +62,33 @@ def template(name: str) -> Any:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters.update(percent=percent, plain=plain, seconds=format_seconds, signed=signed)
-    environment.globals.update(
-        with_clips=with_clips, without_clips=without_clips, top_systems=top_systems, bounds=_bounds
-    )
+    environment.filters.update(percent=percent, seconds=format_seconds, signed=signed)
     return environment.get_template(name)
 
 
-def _bounds(findings: Findings, system: str, row: pd.Series, metric: str) -> str:
-    """The interval of a system's value in a row of the table of machines, empty where there is none."""
-    estimates = findings.evidence.estimates
-    key = (row["machine"], row["id"], row["domain"])
-    if system not in estimates or key not in estimates[system].table.index:
-        return ""
-    found = estimates[system].table.xs(key)
-    return interval(found[f"{metric}_low"], found[f"{metric}_high"])
-
-
 def _search(findings: Findings) -> dict[str, Any]:
-    """Figures of the search and of training."""
-    trials, best = findings.trials, findings.best
-    space = (findings.study.get("search") or {}).get("space") or {}
-    figures: dict[str, Any] = {"objective": "", "slices": [], "contours": [], "parallel": "", "bars": ""}
-    figures["importance"], figures["front"], figures["scatter"] = Importance({}), pareto.front(findings), ""
-    figures["curves"] = {
-        stage: {group: [Markup(figure) for figure in members] for group, members in groups.items()}
-        for stage, groups in curves.learning_curves(findings.history, trials, best).items()
+    """Figures of the search; none without a complete trial."""
+    if findings.complete.empty:
+        return {}
+    # Here, because nothing else of a study needs plotly, which takes half a second to import.
+    from asd_ray.report.figures.interactive import packed_plotly
+    from asd_ray.report.figures.search import SearchFigures
+
+    drawn = SearchFigures(findings)
+    keys = list(drawn.names)
+    found = importance(findings.trials, keys, findings.space)
+    pairs = combinations((found.keys or keys)[:MOST_IMPORTANT], 2) if len(findings.complete) >= FEWEST else ()
+    return {
+        "plotly": Markup(packed_plotly()),
+        "objective": drawn.history(),
+        "pareto": drawn.pareto() if result_tables.pareto_front(findings) else "",
+        "importance": found,
+        "bars": drawn.importance(found.shares) if found.shares else "",
+        "left_out": [name for key, name in findings.keys.items() if key not in found.shares],
+        "slices": drawn.slices(),
+        "contours": drawn.contours(list(pairs)),
+        "parallel": drawn.parallel() if len(findings.complete) > 1 and keys else "",
     }
-    if trials.empty or trials["objective"].isna().all():
-        return figures
-    figures["objective"] = Markup(search.objective_over_trials(trials, best))
-    if figures["front"] is not None:
-        figures["scatter"] = Markup(pareto.scatter(trials, best))
-    keys = [key for key in findings.keys if trials[key].notna().any()]
-    figures["slices"] = [Markup(search.slice_of(trials, key, space, best)) for key in keys]
-    figures["importance"] = found = importance(trials, keys, space)
-    if found.shares:
-        figures["bars"] = Markup(search.importance_bars(found.shares, findings.keys))
-        figures["left_out"] = [name for key, name in findings.keys.items() if key not in found.shares]
-    if len(findings.complete) > 1 and keys:
-        short = {key: findings.keys[key] for key in keys}
-        figures["parallel"] = Markup(parallel.parallel_coordinates(trials, short, space, best))
-    if len(findings.complete) >= FEWEST:
-        pairs = combinations((found.keys or keys)[:MOST_IMPORTANT], 2)
-        figures["contours"] = [Markup(search.contour(trials, pair, space, best)) for pair in pairs]
-    return figures
 
 
 def _detection(findings: Findings) -> dict[str, Any]:
@@ -117,18 +96,16 @@ def _detection(findings: Findings) -> dict[str, Any]:
     evidence = findings.evidence
     figures: dict[str, Any] = {"machines": "", "rocs": [], "histograms": []}
     if len(with_clips(findings.machines, "holdout")):
-        figures["machines"] = Markup(detection.machine_means(findings.machines, evidence.estimates, LABELS))
+        figures["machines"] = detection.machine_means(findings.machines, evidence.estimates, LABELS)
     for machine in sorted(set(evidence.systems["best"][0]["machine"])) if evidence.systems else ():
         figures["rocs"].append(detection.roc(machine, evidence.systems, LABELS))
         figures["histograms"].append(detection.histogram(machine, evidence.systems["best"][0]))
-    for name in ("rocs", "histograms"):
-        figures[name] = [Markup(figure) for figure in figures[name] if figure]
-    return figures
+    return {name: list(filter(None, drawn)) if isinstance(drawn, list) else drawn for name, drawn in figures.items()}
 
 
 def _mistakes(findings: Findings) -> dict[str, Any]:
     """The clips that the best trial gets most wrong, and AUC by fault."""
-    shown: dict[str, Any] = {"false_alarms": [], "misses": [], "pictures": mistakes.Pictures({}), "faults": []}
+    shown: dict[str, Any] = {"false_alarms": [], "misses": [], "pictures": mistakes.Pictures({}), "faults": None}
     shown["no_faults"] = ""
     systems = findings.evidence.systems
     if not systems or systems["best"][0].empty:
@@ -142,11 +119,7 @@ def _mistakes(findings: Findings) -> dict[str, Any]:
     both = [mistake.path for mistake in (*shown["false_alarms"], *shown["misses"])]
     if both:
         features_hash = str(findings.environment.get("features_hash", ""))
-        found = mistakes.spectrograms(findings.folder, findings.study, both, features_hash)
-        shown["pictures"] = mistakes.Pictures(
-            {path: Markup(image) for path, image in found.images.items()}, found.missing
-        )
+        shown["pictures"] = mistakes.spectrograms(findings.folder, findings.study, both, features_hash)
     if faults:
-        table = mistakes.fault_table(systems, faults, findings.max_fpr)
-        shown["faults"] = table.replace({np.nan: None}).to_dict("records")
+        shown["faults"] = result_tables.faults(mistakes.fault_table(systems, faults, findings.max_fpr))
     return shown

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from asd_ray import metrics
+from asd_ray.config.evaluation import ObjectiveKind
 from asd_ray.metrics.intervals import Estimate, machines_of, mean_of
-from asd_ray.report.findings import LABELS, Findings
+from asd_ray.report.findings import DEFAULT, LABELS, Findings
 from asd_ray.report.tables import SYSTEMS, interval, percent, plain, top_systems, with_clips
 from asd_ray.report.text import Table, format_seconds
+from asd_ray.study.objectives import objective_columns
 
 METRICS = {"auc": "AUC", "pauc": "pAUC"}
 SHORT = {"best": "best", "default": "default", "level": "level", "knn_log_mel": "k-NN"}
+ALL_COLUMNS = [(system, metric) for system in SYSTEMS for metric in METRICS]
+UNITS: dict[ObjectiveKind, tuple[str, float]] = {
+    "auc": ("AUC (%)", 100),
+    "pauc": ("pAUC (%)", 100),
+    "auc_pauc": ("mean of AUC and pAUC (%)", 100),
+    "mauc": ("mAUC (%)", 100),
+    "latency": ("latency (ms per clip)", 1000),
+    "size": ("size (million parameters)", 1e-6),
+}
+"""Objective -> its name and unit, and the factor from the unit of ``trials.parquet`` to that unit."""
 
 
 def spread(mean: float, sd: float) -> str:
@@ -67,33 +81,40 @@ def study_averages(findings: Findings) -> Table:
         f"Averages over all machines on the holdout split of study {findings.name}, in percent: mean ± standard "
         "deviation over seeds, where there are several, and 95 % bootstrap interval over clips."
     )
-    return averages(estimates, LABELS, _labelled(findings, title), others)
+    return replace(averages(estimates, LABELS, _labelled(findings, title), others), chosen=0)
 
 
 def machines(
-    findings: Findings, split: str, columns: list[tuple[str, str]], joint: str = " ", spreads: bool = True
+    findings: Findings,
+    split: str,
+    columns: Sequence[tuple[str, str]] = ALL_COLUMNS,
+    joint: str = " ",
+    spreads: bool = True,
 ) -> Table:
-    """Every machine and ID with the given (system, metric) columns; the highest value of each metric is bold.
+    """Every machine and ID; the highest value of each metric is bold.
 
     Args:
         findings: of the study.
         split: of the clips.
-        columns: of the table.
+        columns: (system, metric).
         joint: between a column's system and metric.
-        spreads: whether standard deviations over seeds stand behind the means (of the holdout split).
+        spreads: add the standard deviation over seeds to a mean (holdout split).
     """
     who = ["machine", "id", *(["domain"] if findings.domains else [])]
     header = [*who, "clips", *(f"{SHORT[system]}{joint}{METRICS[metric]}" for system, metric in columns)]
-    lines, bold, rules = [], set(), set()
+    lines, bold, rules, notes = [], set(), set(), {}
     shown = with_clips(findings.machines, split)
-    known = findings.evidence.estimates if spreads and split == "holdout" else {}
+    known = findings.evidence.estimates if split == "holdout" else {}
     for number, (_, row) in enumerate(shown.iterrows()):
         counts = f"{row[f'{split}_n_normal']}+{row[f'{split}_n_anomaly']}"
-        place_of = (row["machine"], row["id"], row["domain"])
+        key = (row["machine"], row["id"], row["domain"])
         values = []
-        for system, metric in columns:
-            there = system in known and place_of in known[system].table.index
-            sd = float(known[system].table[f"{metric}_sd"][place_of]) if there else float("nan")
+        for place, (system, metric) in enumerate(columns, start=len(who) + 1):
+            sd = math.nan
+            if system in known and key in known[system].table.index:
+                found = known[system].table
+                sd = float(found[f"{metric}_sd"][key]) if spreads else sd
+                notes[number, place] = interval(found[f"{metric}_low"][key], found[f"{metric}_high"][key])
             values.append(spread(row[f"{system}_{split}_{metric}"], sd))
         lines.append([*(row[name] for name in who), counts, *values])
         tops = {(system, metric) for metric in METRICS for system in top_systems(row, split, metric)}
@@ -101,9 +122,9 @@ def machines(
         if row["kind"] == "all" or (number and row["machine"] != shown["machine"].iloc[number - 1]):
             rules.add(number)
     title = f"AUC and pAUC in percent on the {split} split of study {findings.name}; clips: normal+anomalous."
-    if known and any(estimate.n_seeds > 1 for estimate in known.values()):
+    if spreads and any(estimate.n_seeds > 1 for estimate in known.values()):
         title += " Mean ± standard deviation over seeds."
-    return Table(_labelled(findings, title), header, lines, len(who), bold, rules)
+    return Table(_labelled(findings, title), header, lines, len(who), bold, rules, notes)
 
 
 def by_machine(findings: Findings) -> Table:
@@ -128,17 +149,71 @@ def kinds(findings: Findings) -> Table:
     return Table(_labelled(findings, title), header, lines, 1, bold)
 
 
+def faults(table: pd.DataFrame) -> Table:
+    """AUC by machine and kind of fault, of :func:`asd_ray.report.figures.mistakes.fault_table`."""
+    systems = [system for system in SYSTEMS if system in table]
+    header = ["machine", "by", "fault", "anomalous clips", *(LABELS[system] for system in systems)]
+    lines = [
+        [row["machine"], row["what"], row["name"].replace("_", " "), str(row["n_anomaly"])]
+        + [percent(row[system]) for system in systems]
+        for row in table.to_dict("records")
+    ]
+    return Table("AUC by kind of fault on the holdout split, in percent.", header, lines, 3)
+
+
 def trials(findings: Findings) -> Table:
     """Complete trials in the order of their objective."""
     header = ["rank", "trial", "objective", "select AUC", "select pAUC", "holdout AUC", "holdout pAUC"]
-    header += [*findings.keys.values(), "epochs", "time"]
-    lines = []
-    for _, row in findings.complete.iterrows():
+    header += [*findings.keys.values(), "epochs", "time", "clips/s"]
+    lines, notes, chosen = [], {}, None
+    for number, (_, row) in enumerate(findings.complete.iterrows()):
         shown = [row[name] for name in ("objective", "select_auc", "select_pauc", "holdout_auc", "holdout_pauc")]
-        keys = [plain(row[key]) for key in findings.keys]
-        end = [plain(row["epochs"]), format_seconds(row["duration_s"])]
-        lines.append([str(row["rank"]), str(row["trial"]), *map(percent, shown), *keys, *end])
-    return Table(f"Complete trials of study {findings.name}.", header, lines)
+        ends = [*_cost(findings, row), plain(row["samples_per_s"], 3)]
+        lines.append([str(row["rank"]), str(row["trial"]), *map(percent, shown), *ends])
+        if row["trial"] == DEFAULT:
+            notes[number, 1] = "default"
+        if row["trial"] == findings.best:
+            notes[number, 1], chosen = "best" if row["trial"] != DEFAULT else "best, default", number
+    return Table(f"Complete trials of study {findings.name}.", header, lines, notes=notes, chosen=chosen)
+
+
+def unranked(findings: Findings) -> Table:
+    """Trials that are not complete, and the reason."""
+    header = ["trial", "status", "reason", *findings.keys.values(), "epochs", "time"]
+    rows = findings.unranked.iterrows()
+    lines = [[str(row["trial"]), row["status"], row["reason"], *_cost(findings, row)] for _, row in rows]
+    return Table(f"Trials of study {findings.name} that are not ranked.", header, lines, 3)
+
+
+def _cost(findings: Findings, row: pd.Series) -> list[str]:
+    """A trial's searched values, epochs and time."""
+    return [*(plain(row[key]) for key in findings.keys), plain(row["epochs"]), format_seconds(row["duration_s"])]
+
+
+def pareto_front(findings: Findings) -> Table | None:
+    """The trials on the Pareto front in descending order of the first objective.
+
+    None with a single objective, or without a complete trial.
+    """
+    columns, trials = objective_columns(findings.trials), findings.trials
+    if not columns or not trials["pareto"].any():
+        return None
+    rows = trials[trials["pareto"]].sort_values(["objective", "trial"], ascending=[False, True])
+    lines = []
+    for _, row in rows.iterrows():
+        values = [f"{row[column] * UNITS[kind][1]:.{3 if kind == 'size' else 2}f}" for column, kind in columns.items()]
+        lines.append([plain(row["trial"]), *values, *(plain(row[key]) for key in findings.keys)])
+    header = ["trial", *(UNITS[kind][0] for kind in columns.values()), *findings.keys.values()]
+    title = f"Trials of study {findings.name} on the Pareto front, by their values on the select split."
+    return Table(_labelled(findings, title), header, lines)
+
+
+def best_values(findings: Findings) -> dict[str, str]:
+    """The best trial's searched keys and values; none without a best trial."""
+    if findings.best is None:
+        return {}
+    row = findings.trials.set_index("trial").loc[findings.best]
+    return {key: plain(row[key]) for key in findings.keys}
 
 
 def seeds(findings: Findings) -> Table:
@@ -157,8 +232,7 @@ def to_paste(findings: Findings) -> list[tuple[str, Table]]:
     found = []
     if findings.evidence.estimates:
         found.append(("averages", study_averages(findings)))
-    columns = [(system, metric) for system in SYSTEMS for metric in METRICS]
-    found.append(("machines", machines(findings, "holdout", columns)))
+    found.append(("machines", machines(findings, "holdout")))
     if len(findings.evidence.kinds):
         found.append(("scores", kinds(findings)))
     return found

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from asd_ray.report.findings import DEFAULT, LABELS, Findings
+from asd_ray.report.result_tables import UNITS
 from asd_ray.report.tables import BASELINES, SYSTEMS, UNDEFINED, percent
+from asd_ray.study.objectives import objective_columns
 
 OBJECTIVES = {
     "auc": "AUC",
@@ -165,3 +167,18 @@ def score_choice(findings: Findings) -> str:
         f"Trial {findings.best} is judged by {findings.score}, as evaluation.score says. The holdout columns are for "
         f"comparison: to choose another kind by them would be a choice on the test set.{means}"
     )
+
+
+def pareto(findings: Findings) -> str:
+    """What a reader of the Pareto front must know; empty with a single objective."""
+    columns = objective_columns(findings.trials)
+    if not columns:
+        return ""
+    names = [UNITS[kind][0].split(" (")[0] for kind in columns.values()]
+    text = (
+        f"No other trial is at least as good in {', '.join(names[:-1])} and {names[-1]} and better in one of them. "
+        f"Quality is of the select split; {names[0]}, the first objective, ranks the trials and chose the best."
+    )
+    if "latency" in columns.values():
+        text += " A latency is the time of one CPU thread for one clip, and holds for the machine that ran the trial."
+    return text

@@ -28,10 +28,18 @@ SYSTEMS = ("best", "default", *BASELINES)
 UNDEFINED = "–"
 
 
+def ranked(trials: pd.DataFrame) -> pd.DataFrame:
+    """The complete trials in descending order of their objective, of equals the lower number first."""
+    if trials.empty:  # a study before its first trial ended may lack the columns, too
+        return trials
+    complete = trials[(trials["status"] == "complete") & trials["objective"].notna()]
+    return complete.sort_values(["objective", "trial"], ascending=[False, True])
+
+
 def best_trial(trials: pd.DataFrame) -> int | None:
     """The complete trial with the highest objective, the lowest number of equals; None where there is none."""
-    ranked = _ranked(trials)
-    return None if ranked.empty else int(ranked["trial"].iloc[0])
+    complete = ranked(trials)
+    return None if complete.empty else int(complete["trial"].iloc[0])
 
 
 def searched_keys(trials: pd.DataFrame) -> list[str]:
@@ -47,14 +55,14 @@ def trial_table(trials: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
         seeds), the searched keys, ``epochs, duration_s, samples_per_s, seed, reason``. Trials that are not complete
         come last, by number, without a rank and without averages.
     """
-    ranked = _ranked(trials)
-    others = trials[~trials["trial"].isin(ranked["trial"])].sort_values("trial")
-    table = pd.concat([ranked, others]) if len(ranked) and len(others) else (ranked if len(ranked) else others)
-    rank = [*range(1, len(ranked) + 1), *[pd.NA] * len(others)]
+    complete = ranked(trials)
+    others = trials[~trials["trial"].isin(complete["trial"])].sort_values("trial")
+    table = pd.concat([complete, others]) if len(complete) and len(others) else (complete if len(complete) else others)
+    rank = [*range(1, len(complete) + 1), *[pd.NA] * len(others)]
     table = table.assign(rank=pd.array(rank, dtype="Int64")).set_index("trial", drop=False)
-    complete = results[results["trial"].isin(ranked["trial"])]
+    results = results[results["trial"].isin(complete["trial"])]
     for split in metrics.SPLITS:
-        of_split = complete[complete["split"] == split]
+        of_split = results[results["split"] == split]
         means = metrics.averages(of_split, ("trial", "seed")).groupby("trial")[["auc", "pauc"]].mean()
         table[f"{split}_auc"], table[f"{split}_pauc"] = means["auc"], means["pauc"]
     table["reason"] = table["reason"].fillna("") if "reason" in table else ""
@@ -143,13 +151,6 @@ def plain(value: Any, digits: int = 4) -> str:
 
 def _rounded(value: Any, digits: int) -> float:
     return round(float(value), digits) + 0.0  # which makes 0 of -0
-
-
-def _ranked(trials: pd.DataFrame) -> pd.DataFrame:
-    if trials.empty:  # a study before its first trial ended: there may be no columns either
-        return trials
-    complete = trials[(trials["status"] == "complete") & trials["objective"].notna()]
-    return complete.sort_values(["objective", "trial"], ascending=[False, True])
 
 
 def _with_means(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:

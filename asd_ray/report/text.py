@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,8 @@ class Table:
         text: how many columns at the left hold text; the others are aligned right.
         bold: (line, column) of cells that are to stand out.
         rules: lines that a rule is drawn above.
+        notes: (line, column) -> small text below a cell, on pages only.
+        chosen: a line that stands out, on pages only.
     """
 
     title: str
@@ -50,6 +52,8 @@ class Table:
     text: int = 0
     bold: Collection[tuple[int, int]] = field(default_factory=frozenset)
     rules: Collection[int] = field(default_factory=frozenset)
+    notes: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    chosen: int | None = None
 
     def plain(self) -> str:
         return tabulate(self.lines, self.header, disable_numparse=True, colalign=self._alignment())
@@ -103,3 +107,13 @@ def cell(value: Any) -> str:
 def escape(value: Any) -> str:
     """Text as LaTeX prints it."""
     return "".join(_LATEX.get(letter, letter) for letter in " ".join(str(value).split()))
+
+
+def format_seconds(seconds: float) -> str:
+    """``45 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60:02d} s"
+    return f"{total // 3600} h {total % 3600 // 60:02d} min"

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
-from collections import Counter
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from asd_ray import parquet, report
+from asd_ray import parquet
 from asd_ray.challenge.submission import write_submission
 from asd_ray.config import StudyConfig
 from asd_ray.files import write_folder_atomically
 from asd_ray.report import tables
 from asd_ray.report.findings import Findings
+from asd_ray.report.page import write_report
+from asd_ray.report.summary import write_summary
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.objectives import with_front
 
 
-@dataclass(frozen=True)
-class StudyOutcome:
-    """Where a study's results are, and what stands in them."""
-
-    folder: Path
-    best: int | None
-    complete: int
-    pruned: int
-    failed: int
-    report: Path
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(self).items()
-        }
-
-
-def write_results(folder: StudyFolder, study: StudyConfig) -> StudyOutcome:
+def write_results(folder: StudyFolder, study: StudyConfig) -> None:
     """Writes the tables, the best trial's detector and submission, and the report, from the trials' records."""
     records = list(folder.finished().values())
     trials = with_front(pd.DataFrame([_row(record, study) for record in records]))
@@ -60,10 +41,8 @@ def write_results(folder: StudyFolder, study: StudyConfig) -> StudyOutcome:
         scores = parquet.read_table(source / "scores.parquet")
         write_submission(folder.path / "submission", scores, study.data.layout)
     found = Findings.read(folder.path)
-    report.write_summary(folder.path, found)
-    html = report.write_report(folder.path, found)
-    ended = Counter(record.status for record in records)
-    return StudyOutcome(folder.path, best, ended["complete"], ended["pruned"], ended["failed"], html)
+    write_summary(folder.path, found)
+    write_report(folder.path, found)
 
 
 def _row(record: TrialRecord, study: StudyConfig) -> dict[str, Any]:

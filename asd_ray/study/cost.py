@@ -24,7 +24,6 @@ from pathlib import Path
 from statistics import median
 
 from asd_ray.config import StudyConfig
-from asd_ray.config.sia_moco import SiaMocoConfig
 from asd_ray.config.study_file import budget
 from asd_ray.errors import ConfigError
 
@@ -97,7 +96,7 @@ class Cost:
         return {**vars(self), "seconds": self.seconds}
 
     def __str__(self) -> str:
-        from asd_ray.study.progress import format_seconds
+        from asd_ray.report.text import format_seconds
 
         reserved = f"{self.gpu_hours:.1f} GPU-hours" if self.gpu_hours else f"{self.cpu_hours:.1f} CPU-hours"
         after = f", after {format_seconds(self.setup_s)}" if self.setup_s else ""
@@ -105,14 +104,6 @@ class Cost:
             f"{format_seconds(self.seconds)} and {reserved}: {self.trials} runs, {self.concurrency} at a time, "
             f"{format_seconds(self.trial_s)} each{after}"
         )
-
-
-def stages(study: StudyConfig) -> dict[str, int]:
-    """Stage -> epochs of one trial."""
-    found = {name: section.epochs for name, section in study.method if hasattr(section, "epochs")}
-    if isinstance(study.method, SiaMocoConfig) and study.method.finetune.coupling == "none":
-        del found["pretrain"]
-    return found
 
 
 def estimate(study: StudyConfig, speed: Speed, concurrency: int | None = None) -> Cost:
@@ -131,7 +122,8 @@ def estimate(study: StudyConfig, speed: Speed, concurrency: int | None = None) -
     fit = resources.room(speed.resources) if speed.resources else 1
     concurrency = concurrency or resources.max_concurrent_trials or fit
     trials, repeats = planned["trials"], planned.get("repeats", 0)
-    trial_s = speed.overhead_s + sum(epochs * speed.epoch_s(stage) for stage, epochs in stages(study).items() if epochs)
+    stages = study.method.stage_epochs.items()
+    trial_s = speed.overhead_s + sum(epochs * speed.epoch_s(stage) for stage, epochs in stages if epochs)
     hours = (trials + repeats) * trial_s * resources.workers / 3600
     return Cost(
         trials=trials + repeats,

@@ -17,8 +17,9 @@ from tensorboardX import SummaryWriter
 from tensorboardX.summary import hparams
 
 from asd_ray.config import Scalar
+from asd_ray.report.text import format_seconds
 from asd_ray.study.folder import StudyFolder, TrialRecord
-from asd_ray.study.progress import format_epoch, format_seconds
+from asd_ray.study.progress import format_epoch
 
 TUNES = frozenset((*AUTO_RESULT_KEYS, TRIAL_ID, EXPERIMENT_TAG, DONE, SHOULD_CHECKPOINT, RESULT_DUPLICATE))
 """What Ray Tune adds to a result."""

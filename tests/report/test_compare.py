@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from asd_ray import parquet, report
+from asd_ray import parquet
 from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.metrics.intervals import difference, estimate, mean_of
 from asd_ray.report import tables
 from asd_ray.report.compare import Comparison, compare
 from asd_ray.report.findings import Findings
+from asd_ray.report.summary import write_summary
 from asd_ray.report.text import Table
 from tests.study.made_study import Page, make_study
 
@@ -105,7 +106,7 @@ def test_latex_escapes_and_markdown_keeps_its_columns() -> None:
 
 def test_tables_to_paste_lie_in_the_study_folder(tmp_path: Path) -> None:
     folder = make_study(tmp_path / "study", trials=2, layout="synthetic")
-    report.write_summary(folder)
+    write_summary(folder)
     latex = (folder / "tables" / "results.tex").read_text(encoding="utf-8")
     assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == 3
     assert latex.count("Synthetic data.") == 3

@@ -2,21 +2,28 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from asd_ray import metrics, parquet, report
+from asd_ray import metrics, parquet
 from asd_ray.config import FeatureConfig
 from asd_ray.data.clips import Clip
 from asd_ray.data.side_files import Fault
 from asd_ray.features.store import Manifest, Shard, settings_of, write_manifest, write_shard
 from asd_ray.report import tables
-from asd_ray.report.figures import curves, detection, mistakes, parallel, search
+from asd_ray.report.figures import curves, detection, mistakes
+from asd_ray.report.figures.search import CELLS, SearchFigures
+from asd_ray.report.findings import Findings
+from asd_ray.report.optuna_study import Goal, optuna_study
+from asd_ray.report.page import write_report
+from asd_ray.report.tables import plain
 from tests.study.made_study import Page, make_study, scored_clips
 
 
@@ -28,54 +35,116 @@ def holdout(strength: float = 1.0, clips: int = 12, seed: int = 0) -> pd.DataFra
 # --- Search ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_scale_puts_values_between_0_and_1() -> None:
-    space = {"a": {"uniform": [1, 3]}, "b": {"loguniform": [0.01, 1]}, "c": {"choice": ["x", None, 2]}}
-    values = pd.Series([1.0, 2.0, 3.0])
-    np.testing.assert_allclose(search.Scale("a", space, values)(values), [0, 0.5, 1])
-    logarithmic = search.Scale("b", space, values / 10)
-    np.testing.assert_allclose(logarithmic(pd.Series([0.01, 0.1, 1.0])), [0, 0.5, 1])
-    places, names = logarithmic.ticks()
-    assert dict(zip(names, places, strict=True))["0.1"] == pytest.approx(0.5)
-    chosen = search.Scale("c", space, values)
-    np.testing.assert_allclose(chosen(pd.Series(["x", "2", "other"])), [1 / 6, 5 / 6, np.nan])
-    # A column of one choice and a key that has no distribution: the values themselves are the choices.
-    assert search.Scale("d", {}, pd.Series(["v", "u"])).names == ["u", "v"]
-    np.testing.assert_allclose(search.Scale("a", {"a": {"uniform": [1, 2]}}, values)(values), [0, 0.5, 1])  # 3: outside
-    np.testing.assert_allclose(search.Scale("e", {"e": {"int": [2, 2]}}, values[1:2])(pd.Series([2.0])), [0.5])
+KINDS = {"m.a": {"uniform": [0, 1]}, "m.b": {"loguniform": [0.001, 1]}, "m.c": {"choice": ["x", "<y>"]}}
+
+
+def findings_of(trials: pd.DataFrame) -> Findings:
+    empty = pd.DataFrame()
+    return Findings(Path(), {"search": {"space": KINDS}}, "", {}, trials, empty, empty, empty)
 
 
 def trial_frame(n: int) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"trial": range(n), "status": "complete", "objective": rng.uniform(0.5, 0.9, n)})
-    return frame.assign(**{"m.a": rng.uniform(0, 1, n), "m.b": rng.uniform(0, 1, n), "m.c": rng.choice(["x", "y"], n)})
+    keys = {"m.a": rng.uniform(0, 1, n), "m.b": 10 ** rng.uniform(-3, 0, n), "m.c": rng.choice(["x", "<y>"], n)}
+    return frame.assign(**keys)
 
 
-def test_contours_of_numbers_and_points_of_names() -> None:
-    trials, space = trial_frame(20), {"m.a": {"uniform": [0, 1]}, "m.b": {"uniform": [0, 1]}}
-    filled = search.contour(trials, ("m.a", "m.b"), space, 3)
-    assert "TriContour" in filled
-    assert "TriContour" not in search.contour(trials, ("m.a", "m.c"), space, 3)
-    on_a_line = trials.assign(**{"m.b": trials["m.a"]})
-    assert "TriContour" not in search.contour(on_a_line, ("m.a", "m.b"), space, 3)
+def drawn(figure: str) -> dict[str, Any]:
+    """What the page's script draws."""
+    [text] = re.findall(r'<script type="application/json">(.*?)</script>', figure)
+    return json.loads(text)
+
+
+def shown(figure: str) -> dict[str, set[str]]:
+    """Name of a figure's points -> the first lines of what they say on hover."""
+    return {
+        trace.get("name", ""): {text.split("<br>")[0] for text in trace["hovertext"]}
+        for trace in drawn(figure)["data"]
+        if "hovertext" in trace
+    }
+
+
+def test_our_table_decides_which_trials_count() -> None:
+    trials = trial_frame(8)
+    trials.loc[2, "status"], trials.loc[5, "m.a"] = "pruned", np.nan
+    trials.loc[6, "objective"] = np.nan  # complete, and without a defined AUC
+    names = {key: key for key in KINDS}
+    study = optuna_study(trials[trials["trial"] != 4], names, KINDS, [Goal("objective", factor=100)])
+    assert [trial.number for trial in study.trials if trial.state.name == "COMPLETE"] == [0, 1, 3, 5, 7]
+    assert study.trials[3].value == pytest.approx(100 * trials["objective"][3])
+    assert study.trials[3].params["m.b"] == trials["m.b"][3]
+    assert study.trials[5].params.keys() == {"m.b", "m.c"}
+    wide = optuna_study(trials.assign(**{"m.a": 1.5}), names, KINDS)  # a warm start outside of its distribution
+    assert wide.trials[0].distributions["m.a"].high == 1.5
+
+
+def test_figures_mark_the_default_and_the_best_and_show_values_on_hover() -> None:
+    trials = trial_frame(12)
+    trials.loc[2, "status"], trials.loc[3, "status"], trials.loc[4, "m.a"] = "pruned", "failed", np.nan
+    figures = SearchFigures(findings_of(trials))
+    best = int(trials["objective"].where(trials["status"] == "complete").idxmax())
+    every = {f"trial {n}" for n in range(12) if n not in (2, 3)}
+    history = shown(figures.history())
+    assert history["trial"] == every
+    assert history["pruned"] == {"trial 2: pruned"}
+    assert history["failed"] == {"trial 3: failed"}
+    for figure in (figures.history(), *figures.slices()):
+        marks = shown(figure)
+        assert marks["default (trial 0)"] == {"trial 0"}
+        assert marks[f"best (trial {best})"] == {f"trial {best}"}
+    a, b, c = (drawn(figure) for figure in figures.slices())
+    assert len(a["data"][0]["x"]) == 9  # one trial has no value of this key
+    assert b["layout"]["xaxis"]["type"] == "log"
+    assert c["layout"]["xaxis"]["labelalias"] == {"'x'": "x", "'&lt;y&gt;'": "&lt;y&gt;"}
+    number = int(next(iter(a["data"][0]["marker"]["color"])))
+    said = f"objective {100 * trials['objective'][number]:.2f}<br>a {plain(trials['m.a'][number])}<br>"
+    assert said in a["data"][0]["hovertext"][0]
 
 
 def test_parallel_coordinates_tell_every_complete_trial() -> None:
     trials = trial_frame(12)
     trials.loc[2, "status"], trials.loc[4, "m.a"] = "pruned", np.nan
-    text = parallel.parallel_coordinates(trials, {"m.a": "a", "m.c": "<c>"}, {"m.a": {"uniform": [0, 1]}}, 3)
-    titles = re.findall(r"<title>(.*?)</title>", text)
-    assert len(titles) == 11
-    assert titles[-1].startswith(f"trial 3: objective {100 * trials['objective'][3]:.2f}, a ")  # the best is in front
-    assert "&lt;c&gt;" in text
-    assert "<c>" not in text
-    points = {title: points for points, title in re.findall(r'points="(.*?)"><title>(trial \d+)', text)}
-    assert {len(at.split()) for at in points.values()} == {3}
-    below = float(points["trial 4"].split()[0].split(",")[1])  # it has no value of this key
-    assert below > parallel.HEIGHT - parallel.BOTTOM
-    assert text.count(f'y="{below + 4:.1f}">–</text>') == 1
-    assert float(points["trial 3"].split()[0].split(",")[1]) == pytest.approx(
-        parallel.HEIGHT - parallel.BOTTOM - trials["m.a"][3] * 252, abs=0.1
-    )
+    figures = SearchFigures(findings_of(trials))
+    figure = drawn(figures.parallel())
+    lines = {line["hovertemplate"].split("<br>")[0]: line for line in figure["data"]}
+    assert lines.keys() == {f"trial {n}" for n in range(12) if n != 2}
+    assert list(lines)[-1] == f"trial {figures.best}"  # in front
+    value = trials["m.a"].where(trials["trial"] != 2)
+    share = 0.12 + 0.88 * (value[3] - value.min()) / (value.max() - value.min())  # below: the trial without a value
+    assert lines["trial 3"]["y"][1] == pytest.approx(share, abs=1e-4)
+    assert lines["trial 4"]["y"][1] == 0
+    assert tables.UNDEFINED in [note["text"] for note in figure["layout"]["annotations"]]
+
+
+def test_contours_of_numbers_and_points_of_names() -> None:
+    figures = SearchFigures(findings_of(trial_frame(20)))
+    [numbers, names] = map(drawn, figures.contours([("m.a", "m.b"), ("m.c", "m.a")]))
+    assert [trace["type"] for trace in numbers["data"]][:2] == ["contour", "scatter"]
+    assert {trace["type"] for trace in names["data"]} == {"scatter"}
+    assert len(numbers["data"][1]["x"]) == 20
+
+
+def test_contours_of_many_trials_are_of_cells() -> None:
+    figures = SearchFigures(findings_of(trial_frame(300)))
+    [figure] = figures.contours([("m.a", "m.b")])
+    surface, points = drawn(figure)["data"][:2]
+    assert len(surface["x"]) <= CELLS + 2  # and a margin at either end
+    assert len(points["x"]) == 300
+    assert len(figure) < 100_000
+
+
+def test_pairs_of_keys_that_exclude_each_other_have_no_contour() -> None:
+    trials = trial_frame(20)
+    first = trials["m.c"] == "x"
+    trials["m.a"], trials["m.b"] = trials["m.a"].where(first), trials["m.b"].where(~first)
+    assert SearchFigures(findings_of(trials)).contours([("m.a", "m.b")]) == []
+
+
+def test_importances_are_bars() -> None:
+    figures = SearchFigures(findings_of(trial_frame(12)))
+    [bars] = drawn(figures.importance({"m.a": 0.25, "m.c": 0.75}))["data"]
+    assert (bars["y"], bars["x"], bars["text"]) == (["a", "c"], [0.25, 0.75], ["25%", "75%"])
 
 
 # --- Training --------------------------------------------------------------------------------------------------------
@@ -227,7 +296,7 @@ def test_a_damaged_list_of_faults_does_not_cost_the_report(tmp_path: Path) -> No
     folder = make_study(tmp_path / "study", trials=1)
     (folder / "data").mkdir()
     (folder / "data" / "faults.csv").write_text("nothing\nknown\n", encoding="utf-8")
-    page = Page(report.write_report(folder).read_text(encoding="utf-8"))
+    page = Page(write_report(folder).read_text(encoding="utf-8"))
     assert "Kinds of fault are left out" in page.words
     assert "found the columns nothing" in page.words
 
@@ -257,7 +326,7 @@ def test_a_page_with_faults_pictures_seeds_and_importance(tmp_path: Path) -> Non
     (folder / "data").mkdir()
     lines = [f"{path},imbalance,low" for path in anomalous["path"]]
     (folder / "data" / "faults.csv").write_text("\n".join(["path,fault,band", *lines]) + "\n", encoding="utf-8")
-    page = Page(report.write_report(folder).read_text(encoding="utf-8"))
+    page = Page(write_report(folder).read_text(encoding="utf-8"))
     assert "fANOVA" in page.words
     assert page.words.count("Synthetic data") > 6
     assert len(page.table("select AUC", "used")) == 2

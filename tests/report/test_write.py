@@ -16,6 +16,7 @@ from asd_ray.parquet import write_table
 from asd_ray.report.write import write_results
 from asd_ray.study.baselines import baseline_results, baseline_scores
 from asd_ray.study.folder import StudyFolder, TrialRecord
+from asd_ray.study.outcome import StudyOutcome
 from asd_ray.study.trial import trial_seed
 
 SPACE = {"method.pretrain.alpha": {"uniform": [0.1, 0.6]}}
@@ -47,8 +48,9 @@ def test_tables_are_made_from_the_trials_records(tmp_path: Path) -> None:
         folder.finish_trial(record)
     repeated = TrialRecord(1, {"method.pretrain.alpha": 0.2}, 8, "complete", 0.7, repeat=1, results=rows(0.7))
     folder.finish_trial(repeated)
-    outcome = write_results(folder, study)
-    assert (outcome.best, outcome.complete, outcome.pruned, outcome.failed) == (1, 2, 0, 1)
+    write_results(folder, study)
+    outcome = StudyOutcome(folder.path).as_dict()
+    assert [outcome[name] for name in ("best", "complete", "pruned", "failed")] == [1, 2, 0, 1]
     trials = pd.read_parquet(folder.path / "trials.parquet")
     assert trials["status"].tolist() == ["complete", "complete", "failed"]
     assert trials["method.pretrain.alpha"].tolist() == pytest.approx([0.1, 0.2, 0.3])

@@ -1,173 +1,221 @@
-"""Figures of a search: the objective over the trials, importance, and the searched keys alone and in pairs."""
+"""Figures of a search, drawn by Optuna: the objective over the trials, importances, keys alone, in pairs, together."""
 
 from __future__ import annotations
 
-import math
+import re
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from html import escape
 from typing import Any
 
 import numpy as np
+import optuna
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
-from matplotlib.ticker import MaxNLocator
-from matplotlib.tri import Triangulation
-from numpy.typing import NDArray
+import plotly.graph_objects as go
+from markupsafe import Markup
+from optuna import visualization
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState
 
-from asd_ray.report.figures.svg import C, svg
-from asd_ray.report.tables import plain
+from asd_ray.report.figures.interactive import ACCENT, BAD, CARD, DEFAULT_COLOUR, INK, MUTED, SHADES, embed
+from asd_ray.report.findings import DEFAULT, Findings
+from asd_ray.report.optuna_study import Goal, optuna_study
+from asd_ray.report.result_tables import UNITS
+from asd_ray.report.tables import UNDEFINED, percent, plain, ranked
+from asd_ray.study.objectives import MINIMISED, objective_columns
 
-Floats = NDArray[np.float64]
-Space = Mapping[str, Mapping[str, Sequence[Any]]]
-"""Searched key -> its distribution as in a study file: ``{uniform: [0.1, 0.6]}``."""
-
-
-class Scale:
-    """Where the values of a searched key lie between 0 and 1: linear, logarithmic, or one place per choice."""
-
-    def __init__(self, key: str, space: Space, values: pd.Series) -> None:
-        listed = sorted(values.dropna().unique(), key=plain)
-        kind, bounds = next(iter(space.get(key, {}).items()), ("choice", listed))
-        self.name = key.rsplit(".", 1)[-1]
-        self.names = [plain(choice) for choice in bounds] if kind == "choice" else []
-        known = [] if self.names else [float(value) for value in (*bounds, *listed)]  # a warm start may lie outside
-        self.low, self.high = (min(known), max(known)) if known else (0.0, 1.0)
-        self.log = kind.startswith("log") and self.low < self.high
-
-    def __call__(self, values: pd.Series) -> Floats:
-        if self.names:
-            places = {name: (number + 0.5) / len(self.names) for number, name in enumerate(self.names)}
-            return np.asarray(values.map(plain).map(places), dtype=np.float64)
-        return self._share(np.asarray(pd.to_numeric(values), dtype=np.float64))
-
-    def ticks(self) -> tuple[list[float], list[str]]:
-        """Places and names of some values."""
-        if self.names:
-            return [(number + 0.5) / len(self.names) for number in range(len(self.names))], self.names
-        if self.log:
-            shown = _log_ticks(self.low, self.high)
-        else:
-            locator = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10])
-            shown = [tick for tick in locator.tick_values(self.low, self.high) if self.low <= tick <= self.high]
-        return list(self._share(np.array(shown))), [plain(float(f"{tick:.6g}")) for tick in shown]
-
-    def label(self, axes: Axes, which: str) -> None:
-        """Draws the key's ticks and name along one axis of a figure."""
-        places, names = self.ticks()
-        getattr(axes, f"set_{which}ticks")(places, names)
-        getattr(axes, f"set_{which}lim")(-0.04, 1.04)
-        getattr(axes, f"set_{which}label")(self.name)
-
-    def _share(self, values: Floats) -> Floats:
-        if self.low == self.high:
-            return np.full(len(values), 0.5)
-        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
-        return ((np.log(values) if self.log else values) - low) / (high - low)
+OBJECTIVE, PERCENT = "objective (%)", Goal("objective", factor=100)
+CELLS = 25
+"""Cells of a contour along an axis: a search of many trials has more values than a figure can show."""
+FEWEST_IN_CONTOUR = 4
+COMPLETE = TrialState.COMPLETE
 
 
-def objective_over_trials(trials: pd.DataFrame, best: int | None) -> str:
-    """Every trial's objective in the order of their numbers, and the best so far."""
+class SearchFigures:
+    """Figures of a study's search. Points are complete trials and show their values on hover.
 
-    def draw(axes: Axes) -> None:
-        complete = trials[trials["status"] == "complete"].sort_values("trial")
-        steps = 100 * complete["objective"].astype(float).cummax()
-        axes.step(complete["trial"], steps, where="post", color=C["accent"], lw=1.5, label="best so far")
-        _points(axes, trials, np.asarray(trials["trial"], dtype=np.float64), best)
-        low, high = axes.get_ylim()
-        for status, marker, colour in (("pruned", "v", "muted"), ("failed", "x", "bad")):
-            lost = trials.loc[(trials["status"] == status) & trials["objective"].isna(), "trial"]
-            if len(lost):
-                axes.scatter(lost, [low] * len(lost), marker=marker, s=36, color=C[colour], label=status, clip_on=False)
-        axes.set_ylim(low, high)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set(xlabel="trial", ylabel="objective (%)")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=7, columnspacing=1.2, handletextpad=0.4)
+    Args:
+        findings: of a study with a complete trial.
+    """
 
-    return svg("objective of every trial", draw, (920, 300), top=34)
+    def __init__(self, findings: Findings) -> None:
+        self.trials, self.best = findings.trials, findings.best
+        self.complete = ranked(self.trials).sort_values("trial")
+        self.space = findings.space
+        self.names = {key: escape(name) for key, name in findings.keys.items() if self.complete[key].notna().any()}
+        self.study = optuna_study(self.trials, self.names, self.space, [PERCENT])
+        self.axes = {
+            name: axis
+            for trial in self.study.get_trials(states=[COMPLETE])
+            for name, axis in trial.distributions.items()
+        }
+
+    @cached_property
+    def texts(self) -> dict[int, str]:
+        """Trial -> what the figures say of it on hover."""
+        texts = {}
+        for row in self.complete.to_dict("records"):
+            values = [f"{name} {escape(plain(row[key]))}" for key, name in self.names.items()]
+            lines = [f"trial {row['trial']}", f"objective {percent(row['objective'])}", *values]
+            texts[int(row["trial"])] = "<br>".join(lines)
+        return texts
+
+    def history(self) -> Markup:
+        """The objective of every trial, the best so far, and where trials were pruned or failed."""
+        figure = visualization.plot_optimization_history(self.study, target_name=OBJECTIVE)
+        points, line = figure.data[:2]
+        figure.data = (points, line)
+        points.update(name="trial", marker={"color": MUTED, "size": 7})
+        line.update(name="best so far", line={"color": ACCENT, "width": 1.5, "shape": "hv"}, hoverinfo="skip")
+        figure.update_xaxes(title="trial")
+        self._mark(figure, points, points.x)
+        for status, symbol, colour in (("pruned", "triangle-down", MUTED), ("failed", "x", BAD)):
+            rows = self.trials[self.trials["status"] == status]
+            if len(rows):
+                height = 100 * rows["objective"].astype(float).fillna(min(points.y) / 100)
+                text = [f"trial {trial}: {status}" for trial in rows["trial"]]
+                marker = {"symbol": symbol, "color": colour, "size": 8}
+                figure.add_scatter(
+                    x=list(rows["trial"]), y=list(height), mode="markers", name=status, marker=marker, hovertext=text
+                )
+                figure.data[-1].update(hoverinfo="text")
+        return embed(figure, "objective of every trial", 320)
+
+    def importance(self, shares: Mapping[str, float]) -> Markup:
+        """Bars of the searched keys' importances."""
+        known = _Known({self.names[key]: share for key, share in shares.items()})
+        names = list(known.shares)
+        figure = visualization.plot_param_importances(self.study, known, names, target_name="importance")
+        [bars] = figure.data
+        bars.update(marker={"color": ACCENT}, text=[f"{share:.0%}" for share in bars.x])
+        bars.update(hovertemplate="%{y}: %{x:.1%}<extra></extra>")
+        figure.update_xaxes(title="share of the importance", tickformat=".0%", range=[0, 1.08])
+        figure.update_yaxes(title=None)
+        return embed(figure, "importance of the searched keys", 80 + 34 * len(names))
+
+    def slices(self) -> list[Markup]:
+        """The objective over each searched key."""
+        figures = []
+        for key, name in self.names.items():
+            figure = visualization.plot_slice(self.study, [name], target_name=OBJECTIVE)
+            points = figure.data[0]
+            numbers = points.marker.color
+            points.update(marker={"colorscale": SHADES, "showscale": False, "size": 8, "line": {"color": MUTED}})
+            self._mark(figure, points, numbers)
+            axis = self.axes[name]
+            if isinstance(axis, CategoricalDistribution):  # Optuna writes choices with quotes
+                figure.update_xaxes(labelalias={repr(choice): choice for choice in axis.choices})
+            figures.append(embed(figure, f"objective over {key}", 290))
+        return figures
+
+    def contours(self, keys: Sequence[tuple[str, str]]) -> list[Markup]:
+        """The objective over pairs of searched keys; pairs with too few trials are left out."""
+        return [figure for pair in keys if (figure := self._contour(pair))]
+
+    def parallel(self) -> Markup:
+        """A line per complete trial through its objective and all its values."""
+        figure = visualization.plot_parallel_coordinate(self.study, target_name=OBJECTIVE)
+        drawn = figure.to_plotly_json()
+        lines = dict(zip(self.complete["trial"], drawn["data"], strict=False))  # the last trace is the colour bar
+        strength = self.complete.set_index("trial")["objective"].rank(pct=True) ** (2 if len(lines) < 50 else 6)
+        for number, line in lines.items():
+            look = {"line": {"color": MUTED, "width": 1.3}, "opacity": 0.06 + 0.7 * strength[number]}
+            line.update(look, hovertemplate=f"{self.texts[number]}<extra></extra>", customdata=None)
+        for number, (name, _, colour) in self._marks().items():
+            line = lines.pop(number)
+            line.update(line={"color": colour, "width": 3}, opacity=1, name=name, showlegend=True)
+            lines[number] = line  # in front
+        for note in drawn["layout"]["annotations"]:
+            note.update(text=_tick(note["text"]), font={"color": MUTED, "size": 11}, bgcolor=CARD)
+        return embed({"data": list(lines.values()), "layout": drawn["layout"]}, "parallel coordinates", 350)
+
+    def pareto(self) -> Markup:
+        """All trials by the first two of several objectives; those on the front of all objectives stand out."""
+        columns = objective_columns(self.trials)
+        goals = [
+            Goal(column, "minimize" if kind in MINIMISED else "maximize", UNITS[kind][1])
+            for column, kind in columns.items()
+        ]
+        study = optuna_study(self.trials, self.names, self.space, goals)
+        units = [UNITS[kind][0] for kind in columns.values()]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            figure = visualization.plot_pareto_front(
+                study, target_names=units[:2], targets=lambda trial: trial.values[:2]
+            )
+        others, front = figure.data
+        for points, name, colour, size in ((others, "trial", MUTED, 7), (front, "on the front", ACCENT, 10)):
+            numbers = points.marker.color
+            points.update(name=name, showlegend=True, marker={"color": colour, "size": size, "showscale": False})
+            self._mark(figure, points, numbers)
+        return embed(figure, "Pareto front", 360)
+
+    def _contour(self, keys: Sequence[str]) -> Markup | None:
+        pair = sorted(keys, key=self.names.__getitem__)  # in Optuna's order
+        rows = self.complete.dropna(subset=pair)
+        if len(rows) < FEWEST_IN_CONTOUR or min(rows[key].nunique() for key in pair) < 2:
+            return None
+        names = [self.names[key] for key in pair]
+        coarse = rows.assign(**{key: _coarse(rows[key], self.axes[self.names[key]]) for key in pair})
+        cells = coarse.groupby(pair, as_index=False)["objective"].mean()
+        cells = cells.assign(trial=range(len(cells)), status="complete")
+        study = optuna_study(cells, dict(zip(pair, names, strict=True)), self.space, [PERCENT])
+        figure = visualization.plot_contour(study, names, target_name=OBJECTIVE)
+        surface = figure.data[0]
+        surface.update(colorscale=SHADES, colorbar={"thickness": 12, "outlinewidth": 0}, line={"width": 0.5})
+        of_numbers = all(isinstance(self.axes[name], FloatDistribution) for name in names)
+        figure.data = (surface,) if of_numbers else ()
+        at = optuna_study(rows, dict(zip(pair, names, strict=True)), self.space, [PERCENT]).get_trials(
+            states=[COMPLETE]
+        )
+        marker = {"color": [trial.value for trial in at], "colorscale": SHADES, "size": 8}
+        marker["line"] = {"color": INK, "width": 0.7}
+        x, y = ([trial.params[name] for trial in at] for name in names)
+        figure.add_scatter(x=x, y=y, mode="markers", marker=marker, showlegend=False)
+        self._mark(figure, figure.data[-1], [trial.number for trial in at])
+        return embed(figure, f"objective over {' and '.join(pair)}", 340)
+
+    def _marks(self) -> dict[int, tuple[str, str, str]]:
+        """The default and the best trial, where they are complete -> name, symbol, colour."""
+        marks = {DEFAULT: (f"default (trial {DEFAULT})", "diamond", DEFAULT_COLOUR)}
+        if self.best is not None:
+            marks[self.best] = (f"best (trial {self.best}{', the default' * (self.best == DEFAULT)})", "star", ACCENT)
+        return {number: mark for number, mark in marks.items() if number in self.texts}
+
+    def _mark(self, figure: go.Figure, points: Any, numbers: Sequence[int]) -> None:
+        """Give points their trials' texts, and draw the default and the best trial over them."""
+        numbers = [int(number) for number in numbers]
+        points.update(hovertext=[self.texts[number] for number in numbers], hovertemplate="%{hovertext}<extra></extra>")
+        for number, (name, symbol, colour) in self._marks().items():
+            if number in numbers:
+                place = numbers.index(number)
+                x, y = [points.x[place]], [points.y[place]]
+                marker = {"symbol": symbol, "size": 13, "color": colour, "line": {"color": CARD, "width": 1}}
+                figure.add_scatter(x=x, y=y, mode="markers", name=name, marker=marker)
+                figure.data[-1].update(hovertext=[self.texts[number]], hovertemplate="%{hovertext}<extra></extra>")
 
 
-def slice_of(trials: pd.DataFrame, key: str, space: Space, best: int | None) -> str:
-    """A searched key's values against the objective, over its whole distribution."""
-    scale = Scale(key, space, trials[key])
+class _Known(optuna.importance.BaseImportanceEvaluator):
+    """Importances that are computed already."""
 
-    def draw(axes: Axes) -> None:
-        _points(axes, trials, scale(trials[key]), best)
-        scale.label(axes, "x")
-        axes.set_ylabel("objective (%)")
+    def __init__(self, shares: dict[str, float]) -> None:
+        self.shares = shares
 
-    return svg(f"slice of {key}", draw, (440, 260))
+    def evaluate(self, study: optuna.Study, params: list[str] | None = None, *, target: Any = None) -> dict[str, float]:
+        return dict(sorted(self.shares.items(), key=lambda item: -item[1]))
 
 
-def contour(trials: pd.DataFrame, keys: tuple[str, str], space: Space, best: int | None) -> str:
-    """The objective of complete trials over two searched keys, linear between neighbouring trials, and the trials."""
-    complete = trials[(trials["status"] == "complete") & trials["objective"].notna()]
-    complete = complete.dropna(subset=list(keys))
-    scales = [Scale(key, space, complete[key]) for key in keys]
-    x, y = (scale(complete[key]) for scale, key in zip(scales, keys, strict=True))
-    value = 100 * np.asarray(complete["objective"], dtype=np.float64)
-
-    def draw(axes: Axes) -> None:
-        axes.grid(visible=False)
-        triangles = _triangles(x, y) if not any(scale.names for scale in scales) else None
-        if triangles is not None:
-            levels = MaxNLocator(nbins=7).tick_values(value.min(), value.max())
-            strengths = np.linspace(0.04, 0.75, len(levels) - 1)
-            shades = [to_rgba(C["accent"], strength) for strength in strengths]
-            axes.tricontourf(triangles, value, levels=levels, colors=shades)
-        _points(axes, complete, x, best, y)
-        for scale, which in zip(scales, "xy", strict=True):
-            scale.label(axes, which)
-
-    return svg(f"contours of {' and '.join(keys)}", draw, (440, 320), left=70)
+def _coarse(values: pd.Series, axis: FloatDistribution | CategoricalDistribution) -> Any:
+    """Values moved to the nearest of some steps of their axis, where they are many."""
+    if isinstance(axis, CategoricalDistribution) or values.nunique() <= CELLS:
+        return values
+    steps = (np.geomspace if axis.log else np.linspace)(values.min(), values.max(), CELLS)
+    return steps[np.abs(values.to_numpy(np.float64)[:, None] - steps).argmin(axis=1)]
 
 
-def importance_bars(importance: Mapping[str, float], names: Mapping[str, str]) -> str:
-    """Bars of the searched keys' importances, the largest at the top."""
-    order = sorted(importance, key=importance.__getitem__)
-
-    def draw(axes: Axes) -> None:
-        bars = axes.barh([names[key] for key in order], [100 * importance[key] for key in order], color=C["accent"])
-        axes.bar_label(bars, fmt="%.0f %%", padding=4, color=C["ink"])
-        axes.tick_params(axis="y", labelcolor=C["ink"], length=0)
-        axes.grid(visible=False, axis="y")
-        axes.set(xlabel="share of the importance (%)", xlim=(0, 108))
-
-    return svg("importance", draw, (920, 70 + 32 * len(order)), left=30 + 8 * max(len(names[key]) for key in order))
-
-
-def _points(axes: Axes, trials: pd.DataFrame, x: Floats, best: int | None, at: Floats | None = None) -> None:
-    """Trials as points: complete ones, the best, the default (trial 0), pruned ones; by their objective, or ``at``."""
-    y = 100 * np.asarray(trials["objective"], dtype=np.float64) if at is None else at
-    status, number = trials["status"].to_numpy(), trials["trial"].to_numpy()
-    complete = status == "complete"
-    smaller = max(0.5, 1 / (1 + len(trials) / 200))
-    alpha = min(1.0, max(0.45, (100 / len(trials)) ** 0.5))
-    for chosen, marker, size, colour, label, opacity in (
-        (status == "pruned", "v", 36 * smaller, "muted", "pruned", alpha),
-        (complete & (number != 0) & (number != best), "o", 40 * smaller, "muted", "trial", alpha),
-        (complete & (number == 0) & (number != best), "D", 48, "default", "default", 1.0),
-        (complete & (number == best), "o", 80, "accent", "best", 1.0),
-    ):
-        chosen = chosen & np.isfinite(x) & np.isfinite(y)
-        if chosen.any():
-            look: dict[str, Any] = {"marker": marker, "s": size, "color": C[colour], "alpha": opacity}
-            edge = {"edgecolors": C["card"], "linewidths": 0.8} if opacity == 1 else {"linewidths": 0}
-            axes.scatter(x[chosen], y[chosen], label=label, zorder=3, **look, **edge)
-
-
-def _triangles(x: Floats, y: Floats) -> Triangulation | None:
-    """Delaunay triangles between points, or None where there are too few or they lie on a line."""
-    try:
-        return Triangulation(x, y) if len(x) > 3 else None
-    except (RuntimeError, ValueError):
-        return None
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Two to seven numbers within a range: 1, 2, 5 x powers of ten, only the powers if wide, the ends if narrow."""
-    powers = [10.0**p for p in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
-    for steps in ((1, 2, 5), (1,)):
-        ticks = [step * power for power in powers for step in steps if low <= step * power <= high]
-        if 2 <= len(ticks) <= 7:
-            return ticks
-    return [low, high]
+def _tick(text: str) -> str:
+    """A tick of Optuna's parallel coordinates, in our words: ``16200`` for ``1.62e+04``, a dash for no value."""
+    if text == "None":
+        return UNDEFINED
+    return plain(float(text)) if re.fullmatch(r"-?[0-9.]+(e[+-][0-9]+)?", text) else text

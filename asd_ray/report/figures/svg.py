@@ -12,6 +12,7 @@ from collections.abc import Callable
 from html import escape
 
 import matplotlib
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -62,8 +63,8 @@ def svg(
     top: int = 10,
     left: int = 58,
     picture: str = "",
-) -> str:
-    """A figure as an ``<svg>`` element whose ids are its own.
+) -> Markup:
+    """A figure as an ``<svg>`` element with ids of its own.
 
     Args:
         name: unique on the page.
@@ -92,4 +93,4 @@ def svg(
     if picture:
         place = f'x="{left}" y="{top}" width="{width - left - RIGHT}" height="{height - top - BOTTOM}"'
         body = f'<image {place} preserveAspectRatio="none" href="{picture}"/>{body}'
-    return f'{head} role="img" aria-label="{escape(name)}">{body}'
+    return Markup(f'{head} role="img" aria-label="{escape(name)}">{body}')
