@@ -98,7 +98,7 @@ class Registry:
         if name not in self.parts and name in self.own_names:
             importlib.import_module(self.module.format(name))
         if name not in self:
-            raise ConfigError(f"{self.key}: {self.unknown(name)}")
+            raise ConfigError(f"{self.key}: {self.unknown(name)}.")
         return self.parts[name]
 
     def __contains__(self, name: str) -> bool:
@@ -112,11 +112,9 @@ class Registry:
         return [*self.own_names, *sorted(self.parts.keys() - set(self.own_names))]
 
     def unknown(self, name: str) -> str:
-        """What is wrong with a name that is not registered, as a sentence."""
-        return (
-            f"there is no {self.kind} {name!r}; expected one of {', '.join(self.names())}, or import the module that "
-            f"registers it."
-        )
+        """What is wrong with a name that is not registered."""
+        known = ", ".join(self.names())
+        return f"there is no {self.kind} {name!r}; choose one of {known}, or import the module that registers it"
 
     @cached_property
     def own_names(self) -> list[str]:

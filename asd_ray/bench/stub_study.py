@@ -98,7 +98,7 @@ class Detectors:
 def epochs(study: StudyConfig, number: int, strength: float) -> list[dict[str, Any]]:
     """What a trial's epochs report. ``strength`` is from 0 to 1."""
     rng = np.random.default_rng(number)
-    pretrain, finetune = study.method.pretrain.epochs, study.method.finetune.epochs  # type: ignore[union-attr]
+    pretrain, finetune = study.method.pretrain.epochs, study.method.finetune.epochs  # type: ignore[attr-defined]
     rows = []
     for epoch in range(1, pretrain + finetune + 1):
         stage = "pretrain" if epoch <= pretrain else "finetune"

@@ -31,8 +31,8 @@ from asd_ray.study.folder import REVISION_VARIABLE, git_revision
 MAX_BYTES = 50 * 2**20  # of sources; the package has about 1 MB
 STOP_SECONDS = "30"  # from `ray job stop` to a kill; Ray's own 3 are too few to end a study's trials in order
 TRIES = 5
-PATHS = ("data.root", "features.store", "resources.storage", "method.pretrain.init_from")
-"""Keys of a study whose value is a path or a URI; ``data.extra_pretraining`` is a list of them."""
+PATHS = ("data.root", "features.store", "resources.storage")
+"""Keys of a study whose value is a path or a URI, beside those of its method and ``data.extra_pretraining``, a list."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def whole_paths(study: StudyConfig, out: Path, here: Path | None) -> tuple[Study
         return os.path.abspath(here / Path(path).expanduser())
 
     values: dict[str, Scalar] = {}
-    for key in PATHS:
+    for key in (*PATHS, *(f"method.{path}" for path in study.method.paths)):
         value: object = study
         for name in key.split("."):
             value = getattr(value, name, None)

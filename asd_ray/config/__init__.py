@@ -9,11 +9,13 @@ from asd_ray.config.autoencoder import AutoencoderConfig, AutoencoderTrainConfig
 from asd_ray.config.data import Channel, DataConfig, SyntheticConfig
 from asd_ray.config.evaluation import EvaluationConfig
 from asd_ray.config.features import FeatureConfig
+from asd_ray.config.method import MethodConfig
+from asd_ray.config.optimiser import OptimiserConfig, ValidatedConfig
 from asd_ray.config.os_scl import OsSclConfig, OsSclTrainConfig
 from asd_ray.config.search import Distribution, Scalar, SearchConfig
 from asd_ray.config.section import Section
-from asd_ray.config.sia_moco import FinetuneConfig, OptimiserConfig, PretrainConfig, SiaMocoConfig
-from asd_ray.config.study import MethodConfig, ResourceConfig, StudyConfig
+from asd_ray.config.sia_moco import FinetuneConfig, PretrainConfig, SiaMocoConfig
+from asd_ray.config.study import ResourceConfig, StudyConfig
 
 __all__ = [
     "AutoencoderConfig",
@@ -36,4 +38,5 @@ __all__ = [
     "SiaMocoConfig",
     "StudyConfig",
     "SyntheticConfig",
+    "ValidatedConfig",
 ]

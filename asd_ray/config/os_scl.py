@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from asd_ray.config.section import Section
-from asd_ray.config.sia_moco import ValidatedConfig
+from asd_ray.config.method import MethodConfig
+from asd_ray.config.optimiser import ValidatedConfig
 
 Input = Literal["mel", "tgram", "tfgram"]
 
@@ -19,20 +19,20 @@ class OsSclTrainConfig(ValidatedConfig):
     """Mixup, angular margin and supervised contrast in one stage."""
 
     epochs: int = Field(300, ge=0)
-    """[B]: 300."""
+    """Epochs of the stage. [B]: 300."""
     batch_size: int = Field(64, ge=2)
-    """Clips of one step over all workers together. [B]: 64."""
+    """Clips in one optimiser step, over all workers together. [B]: 64."""
     lr: float = Field(1e-4, gt=0)
     """Learning rate of AdamW. [B]: 1e-4."""
     lr_min: float = Field(1e-5, ge=0)
-    """Where the cosine ends. [B]: a tenth of ``lr``."""
+    """Learning rate at the end of the cosine. [B]: a tenth of ``lr``."""
     schedule: Literal["constant", "cosine", "cosine_epochs"] = "cosine_epochs"
-    """[B]: the cosine, a step down after every epoch."""
+    """Learning rate over the epochs. [B]: the cosine that falls after every epoch."""
     weight_decay: float = Field(0.01, ge=0)
-    """Decoupled weight decay. [B]: 0.01, torch's default of AdamW."""
+    """Decoupled weight decay. [B]: 0.01, the default of torch's AdamW."""
     mixup: float = Field(0.5, ge=0)
-    """Mixes pairs of clips, Log-Mel and waveform each, with λ ~ Beta(mixup, mixup), one λ per batch and worker; 0 does
-    not mix. [B], Noisy-ArcMix: 0.5."""
+    """Mix pairs of clips, both Log-Mel and waveform, with λ ~ Beta(mixup, mixup), one λ for each batch and worker. 0
+    does not mix. [B], Noisy-ArcMix: 0.5."""
     contrast: float = Field(1.0, ge=0)
     """Weight of the supervised contrastive loss; 0 leaves it out. [B]: 1."""
     temperature: float = Field(0.02, gt=0)
@@ -40,16 +40,18 @@ class OsSclTrainConfig(ValidatedConfig):
     base_temperature: float = Field(0.07, gt=0)
     """T_base: the contrast is scaled by T / T_base. [B]'s code: 0.07."""
     ema: float = Field(0.9999, ge=0, lt=1)
-    """Decay β of the average of the weights, which is what scores: average ← β · average + (1 − β) · weights after
-    every step. 0 scores with the weights themselves. [B]: 0.9999, over 161,700 steps; short trainings need less."""
+    """Decay β of the moving average of the weights, which gives the scores: average ← β · average + (1 − β) · weights
+    after every step. With 0 the weights themselves give the scores. [B]: 0.9999, over 161,700 steps; a short training
+    needs a smaller β."""
     student_decay: float = Field(0.0, ge=0, lt=1)
-    """After every update of the average, the weights and batch-norm statistics that are trained are multiplied by
-    1 − ``student_decay``. [B]'s code does so with 2e-6, unsaid in the paper, which over its run is a factor of 0.72."""
+    """After every update of the average, the trained weights and batch-norm statistics are multiplied by
+    1 − ``student_decay``. The paper [B] does not mention this; its code uses 2e-6, a factor of 0.72 over its run."""
     validation: float = Field(0.05, ge=0, lt=1)
-    """Share of the training clips (normal ones, by a hash of their paths) that is held out to choose the epoch by. [B]:
-    0.05, at random."""
+    """Share of the training clips that is held out to choose the epoch, by a hash of their paths. All of them are
+    normal. [B]: 0.05, drawn at random."""
     keep: Literal["last", "best"] = "best"
-    """Whose weights are left behind: the last epoch's, or those of the lowest validation loss, as [B] does."""
+    """Weights that the stage leaves behind: those of the ``last`` epoch, or of the ``best``, which has the lowest
+    validation loss ([B])."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> OsSclTrainConfig:
@@ -58,21 +60,21 @@ class OsSclTrainConfig(ValidatedConfig):
         return self
 
 
-class OsSclConfig(Section):
+class OsSclConfig(MethodConfig):
     """MobileFaceNet on Log-Mel, Tgram and TFgram with a feature-perturbation head [B]."""
 
     name: Literal["os_scl"] = "os_scl"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the passes of Tgram, TFgram and MobileFaceNet, and of gradients that several workers exchange; what follows is
-    fp32. ``auto``: bf16 on CUDA and on CPUs with AVX-512 BF16 or AMX, else fp32, which is [B]'s."""
+    """Precision of Tgram, TFgram and MobileFaceNet, and of the gradients that several workers exchange; the rest is
+    fp32. ``auto``: bf16 on CUDA and on CPUs with AVX-512 BF16 or AMX, else fp32. [B]: fp32."""
     inputs: tuple[Input, ...] = Field(("mel", "tgram", "tfgram"), min_length=1)
-    """Channels of the network's input, in this order whatever the order here: the Log-Mel, and what Tgram and TFgram
-    make of the waveform. [B]'s best result is of all three, STgram-MFN's of ``mel`` and ``tgram``."""
+    """Input channels of the network: the Log-Mel, and what Tgram and TFgram make of the waveform. They always come in
+    this order. [B]'s best result uses all three, STgram-MFN ``mel`` and ``tgram``."""
     perturbation: Literal["relu", "leaky_relu", "none"] = "relu"
-    """Activation of the feature-perturbation head between network and angular margin, or ``none`` for no such head.
+    """Activation of the feature-perturbation head between network and angular margin; ``none`` leaves the head out.
     [B]: ReLU."""
     perturbation_dim: int = Field(64, ge=1)
-    """R, the width that it compresses the 128 features to. [B]: 64."""
+    """R, the width to which the head compresses the 128 features. [B]: 64."""
     scale: float = Field(30.0, gt=0)
     """s of the angular margin. [B], STgram-MFN: 30."""
     margin: float = Field(0.4, ge=0, lt=1.5)
@@ -80,13 +82,7 @@ class OsSclConfig(Section):
     train: OsSclTrainConfig = OsSclTrainConfig()
 
     @property
-    def epochs(self) -> int:
-        """Epochs of all stages together."""
-        return self.train.epochs
-
-    @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of the feature store that the inputs are made of."""
         log_mel = ("log_mel",) if "mel" in self.inputs else ()
         return log_mel if set(self.inputs) == {"mel"} else (*log_mel, "waveform")
 

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from asd_ray.config.autoencoder import AutoencoderConfig
 from asd_ray.config.data import DataConfig
 from asd_ray.config.evaluation import EvaluationConfig
 from asd_ray.config.features import FeatureConfig
-from asd_ray.config.os_scl import OsSclConfig
+from asd_ray.config.method import MethodConfig, parse_method
 from asd_ray.config.search import SearchConfig
 from asd_ray.config.section import Section
-from asd_ray.config.sia_moco import SiaMocoConfig
-
-MethodConfig = SiaMocoConfig | OsSclConfig | AutoencoderConfig
-"""What is trained, told apart by ``name``."""
 
 
 class ResourceConfig(Section):
@@ -64,18 +59,13 @@ class StudyConfig(Section):
     """Every random number of the study is derived from it (and from trial, epoch and worker)."""
     data: DataConfig = DataConfig()
     features: FeatureConfig = FeatureConfig()
-    method: Annotated[MethodConfig, Field(discriminator="name")] = SiaMocoConfig()
+    method: Annotated[SerializeAsAny[MethodConfig], BeforeValidator(parse_method)] = Field(
+        default_factory=lambda: parse_method({})
+    )
+    """What is trained: ``name`` chooses the method and with it the other keys."""
     evaluation: EvaluationConfig = EvaluationConfig()
     search: SearchConfig = SearchConfig()
     resources: ResourceConfig = ResourceConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _method_by_default(cls, given: Any) -> Any:
-        """A method without a name is ``sia_moco``."""
-        if isinstance(given, dict) and isinstance(method := given.get("method"), dict) and "name" not in method:
-            return {**given, "method": {"name": "sia_moco", **method}}
-        return given
 
     @model_validator(mode="after")
     def _data_has_a_root(self) -> StudyConfig:
@@ -84,8 +74,6 @@ class StudyConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _corpus_is_there(self) -> StudyConfig:
-        corpus = self.method.pretrain.corpus if isinstance(self.method, SiaMocoConfig) else "own"
-        if corpus != "own" and not self.data.extra_pretraining:
-            raise ValueError(f"data.extra_pretraining must name folders of audio for method.pretrain.corpus {corpus}")
+    def _method_has_its_data(self) -> StudyConfig:
+        self.method.check_data(self.data)
         return self

@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any
 from urllib.parse import parse_qsl
 
 import yaml
 from pydantic import ValidationError
 
 from asd_ray.config import MethodConfig, Scalar, SearchConfig, Section, StudyConfig
+from asd_ray.config.method import DEFAULT, method_config
 from asd_ray.errors import ConfigError
 
 SEARCHABLE = ("method", "evaluation", "features")
@@ -27,7 +28,6 @@ NOT_SEARCHABLE = {
     "features.preset": "it only stands for the defaults of the other keys of features; search those",
 }
 """Keys of these sections that no search may change -> why."""
-METHODS = {config.model_fields["name"].default: config for config in get_args(MethodConfig)}
 
 
 def load_study(
@@ -78,7 +78,7 @@ def parse_study(document: Mapping[str, Any], source: str) -> StudyConfig:
     try:
         study = StudyConfig.model_validate(document)
     except ValidationError as error:
-        lines = [_explain(detail) for detail in error.errors()]
+        lines = [_explain(detail, document) for detail in error.errors()]
         raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
     _check_search(study, source)
     return study
@@ -124,7 +124,7 @@ def with_values(study: StudyConfig, values: Mapping[str, Scalar]) -> StudyConfig
     try:
         return StudyConfig.model_validate(document)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(detail) for detail in error.errors())) from None
+        raise ConfigError("; ".join(_explain(detail, document) for detail in error.errors())) from None
 
 
 def without_search(study: StudyConfig, seeds: int | None = None) -> StudyConfig:
@@ -285,14 +285,11 @@ def _did_you_mean(key: str, study: StudyConfig) -> str:
     return f" Did you mean {close[0]}?" if close else ""
 
 
-def _explain(detail: Any) -> str:
-    """One pydantic error as a sentence: key, rule, value."""
-    where = detail["loc"]
-    if where[:1] == ("method",) and len(where) > 1 and where[1] in METHODS:
-        where = (where[0], *where[2:])  # pydantic names the member of a union, a study file does not
-    key = ".".join(str(part) for part in where) or "the study"
+def _explain(detail: Any, document: Mapping[str, Any]) -> str:
+    """One pydantic error about a document as a sentence: key, rule, value."""
+    key = ".".join(str(part) for part in detail["loc"]) or "the study"
     if detail["type"] == "extra_forbidden":
-        return f"{key}: unknown key.{_near_key(detail['loc'])}"
+        return f"{key}: unknown key.{_near_key(detail['loc'], document)}"
     if detail["type"] == "missing":
         return f"{key}: this key is missing."
     rule = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
@@ -303,12 +300,14 @@ def _explain(detail: Any) -> str:
     return f"{key}: {rule}, but got {shown}."
 
 
-def _near_key(location: tuple[int | str, ...]) -> str:
-    """Which known key an unknown one probably stands for."""
+def _near_key(location: tuple[int | str, ...], document: Mapping[str, Any]) -> str:
+    """The known key that an unknown one probably stands for, or all that are known there."""
     fields: Any = StudyConfig
     for part in location[:-1]:
         field = getattr(fields, "model_fields", {}).get(str(part))
-        fields = field.annotation if field else METHODS.get(part)
+        fields = field.annotation if field else None
+        if fields is MethodConfig:
+            fields = method_config(document["method"].get("name", DEFAULT))
     known = list(getattr(fields, "model_fields", {}))
     close = difflib.get_close_matches(str(location[-1]), known, n=1)
     if close:

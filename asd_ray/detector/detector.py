@@ -1,9 +1,10 @@
-"""A trained detector: on disk as safetensors and JSON (no pickle), and at work on recordings. Needs no Ray.
+"""A trained detector: save it, load it, score recordings. Needs no Ray.
 
 Legend: B batch, F mel bands, T frames, S samples, N training clips, D embedding, G groups (machine and ID).
 
-A folder holds ``detector.json`` (settings, data facts, kind of score, thresholds), ``weights.safetensors`` and
-``train.safetensors`` (what the network says of the training clips: k-NN and its like measure distances to them).
+Its folder has no pickle: ``detector.json`` (study, facts about the data, kind of score, thresholds),
+``weights.safetensors``, and ``train.safetensors`` (embeddings and logits of the training clips, to which k-NN and other
+scores measure distances).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from asd_ray.config import StudyConfig
 from asd_ray.data import audio
-from asd_ray.detector.which_machine import tell_group
+from asd_ray.detector.which_machine import infer_group
 from asd_ray.errors import AsdRayError
 from asd_ray.features.log_mel import LogMel, to_int16
 from asd_ray.features.store import Manifest
@@ -38,17 +39,17 @@ from asd_ray.methods.registry import build
 from asd_ray.scoring import Embedded, ScoreKind, Scorer, group_logits
 from asd_ray.scoring.thresholds import decide, fit_thresholds
 
-FORMAT = 3  # 2, of before classes could be finer than machine and ID, differs in nothing else
+FORMAT = 3  # format 2 is the same; it was written before classes could be finer than machine and ID
 STORED = {"group_logits": "logits", "group": "label", "label": "learned"}
 """Names of :class:`Embedded`'s arrays in ``train.safetensors``, where they differ."""
 READ = {stored: name for name, stored in STORED.items()}
 COLUMNS = ("path", "machine", "id", "score", "decision", "threshold")
-BATCH = 16  # clips in memory as waveforms and features
-CHUNK = 512  # clips in memory as embeddings, and scored together
+BATCH = 16  # clips whose waveforms and features are in memory
+CHUNK = 512  # clips whose embeddings are in memory; they are scored together
 
 
 class _Description(BaseModel):
-    """``detector.json``."""
+    """The content of ``detector.json``."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -61,11 +62,11 @@ class _Description(BaseModel):
 
 @dataclass(frozen=True)
 class Detector:
-    """A trained method with what its scores refer to.
+    """A trained method, with the training clips and thresholds that its scores need.
 
     Attributes:
-        study: resolved, with the trial's values; its ``features`` and ``data.channel`` say how a recording is read.
-        info: of the data that it was trained on; ``info.groups`` are the machines and IDs that it knows.
+        study: the study with the trial's values. Its ``features`` and ``data.channel`` say how to read a recording.
+        info: facts about the training data; ``info.groups`` are the machines and IDs that the detector knows.
         method: in eval mode.
         train: embeddings, logits, groups and labels of the training clips.
         kind: of its scores, one of :data:`asd_ray.scoring.KINDS`.
@@ -81,31 +82,81 @@ class Detector:
 
     @staticmethod
     def load(folder: str | Path) -> Detector:
-        """:func:`load_detector`."""
-        return load_detector(Path(folder))
-
-    def score(
-        self, files: Iterable[str | Path], machine: str | None = None, machine_id: str | None = None
-    ) -> pd.DataFrame:
-        """Anomaly scores and decisions of recordings.
+        """Load a detector from its folder, which may come from anywhere: nothing in it is executed.
 
         Args:
-            files: wav, flac or ogg files.
-            machine, machine_id: of the files whose names do not say it (:func:`tell_group`).
-
-        Returns:
-            ``path, machine, id, score, decision, threshold`` in the order of the files. Higher scores are more
-            anomalous; a decision is 1 where the score is above the threshold.
+            folder: ``detector/`` in a study folder.
 
         Raises:
-            AsdRayError: a file cannot be read, or it cannot be told which machine and ID it is of.
+            AsdRayError: the folder holds no detector, one of another version, or files that do not fit together.
+
+        Example:
+            >>> detector = Detector.load("runs/first/detector")
+            >>> detector.score(["fan/test/normal_id_00_00000000.wav"])
+        """
+        folder = Path(folder)
+        try:
+            document = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise AsdRayError(
+                f"{folder}: holds no detector ({error}); a finished study has one in detector/."
+            ) from None
+        found = document.get("format") if isinstance(document, dict) else None
+        if found not in (2, FORMAT):
+            raise AsdRayError(
+                f"{folder}: holds a detector of format {found}, this version reads 2 and {FORMAT}; train it again."
+            )
+        try:
+            description = _Description.model_validate(document)
+        except ValidationError as error:
+            detail = error.errors()[0]
+            raise _misfit(folder, f"detector.json: {'.'.join(map(str, detail['loc']))}: {detail['msg']}") from None
+        info = replace(description.info, restored=True)
+        if set(description.thresholds) != set(info.groups):
+            raise _misfit(folder, "detector.json: the thresholds are not those of the machines and IDs")
+        try:
+            method = build(description.study.method, info)
+            weights = load_file(folder / "weights.safetensors")
+            if bad := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
+                raise AsdRayError(f"weights.safetensors: {bad[0]} holds NaN or infinity")
+            method.load_state_dict(weights)
+            train = Embedded(
+                **{READ.get(name, name): a for name, a in load_arrays(folder / "train.safetensors").items()}
+            )
+        except (OSError, RuntimeError, TypeError, ValueError, SafetensorError, AsdRayError) as error:
+            raise _misfit(folder, " ".join(str(error).split())[:300]) from None
+        fits = (
+            train.group_logits.shape[1] == len(info.groups) and train.group.dtype.kind == train.label.dtype.kind == "i"
+        )
+        if not (fits and len(train.group) and train.group.min() >= 0):
+            raise _misfit(folder, f"train.safetensors: not clips of the {len(info.groups)} machines and IDs")
+        return Detector(description.study, info, method.eval(), train, description.score, description.thresholds)
+
+    def score(self, paths: Iterable[str | Path], machine: str | None = None, id: str | None = None) -> pd.DataFrame:
+        """Score recordings and decide which are anomalous.
+
+        Args:
+            paths: wav, flac or ogg files.
+            machine, id: of the files whose paths do not name them (:func:`infer_group`).
+
+        Returns:
+            ``path, machine, id, score, decision, threshold``, one row per file in the given order. Higher scores are
+            more anomalous; a decision is 1 where the score is above the threshold.
+
+        Raises:
+            AsdRayError: a file cannot be read.
+            ConfigError: the machine and ID of a file are not clear.
+
+        Example:
+            >>> table = detector.score(["recording.wav"], machine="fan", id="00")
+            >>> table.loc[table["decision"] == 1, "path"]
         """
 
         def refuse(error: AsdRayError) -> None:
             raise error
 
-        told = [(Path(file), tell_group(Path(file), self.info.groups, machine, machine_id)) for file in files]
-        parts = list(self.scores(told, refuse))
+        files = [(Path(path), infer_group(Path(path), self.info.groups, machine, id)) for path in paths]
+        parts = list(self.scores(files, refuse))
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
 
     def scores(
@@ -114,15 +165,15 @@ class Detector:
         bad: Callable[[AsdRayError], None],
         done: Callable[[int], None] = lambda count: None,
     ) -> Iterator[pd.DataFrame]:
-        """Scores recordings in chunks: memory does not grow with their number.
+        """Score recordings in chunks, so that memory does not grow with their number.
 
         Args:
-            files: file and ``machine/id`` of each.
-            bad: called with the error of a file that cannot be read; it is left out.
-            done: called with a number of files whenever so many more are done with.
+            files: each file with its ``machine/id``.
+            bad: called with the error of a file that cannot be read; the file is left out.
+            done: called with the number of files that were finished since the last call.
 
         Yields:
-            A table as :meth:`score` for up to ``CHUNK`` files.
+            A table as from :meth:`score`, of up to ``CHUNK`` files.
         """
         for start in range(0, len(files), CHUNK):
             chunk = files[start : start + CHUNK]
@@ -144,7 +195,7 @@ class Detector:
                 yield self._table(read, outputs)
 
     def score_waveforms(self, waveforms: NDArray[np.float32], groups: Sequence[str]) -> NDArray[np.float64]:
-        """Scores (B,) of waveforms (B, S) as :func:`audio.read` gives them, each of a ``machine/id``."""
+        """Compute scores (B,) of waveforms (B, S) from :func:`audio.read`, each with its ``machine/id``."""
         return self._table([(Path(), group) for group in groups], [self._embed(waveforms)])["score"].to_numpy()
 
     @cached_property
@@ -161,11 +212,11 @@ class Detector:
 
     @torch.inference_mode()
     def _embed(self, waveforms: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, D) and logits (B, C) of waveforms (B, S), by way of what a feature store would hold."""
+        """Compute embeddings (B, D) and logits (B, C) of waveforms (B, S), with the precision of a feature store."""
         inputs: dict[str, Tensor] = {}
-        if "log_mel" in self.method.columns:
+        if "log_mel" in self.study.method.columns:
             inputs["log_mel"] = self._log_mel(torch.from_numpy(waveforms)).half()
-        if "waveform" in self.method.columns:
+        if "waveform" in self.study.method.columns:
             inputs["waveform"] = torch.from_numpy(to_int16(waveforms))
         device = next(self.method.parameters()).device
         embedding, logits = self.method.embed({name: column.to(device) for name, column in inputs.items()})
@@ -198,7 +249,7 @@ class Detector:
 
 
 def data_info(manifest: Manifest, classes: Sequence[str], workers: int = 1) -> DataInfo:
-    """What a method must know of a feature store, and of the number of workers that train on it."""
+    """Collect the facts about a feature store that a method needs, and the number of workers that train."""
     n_mels, frames = manifest.shape
     return DataInfo(
         n_mels=n_mels,
@@ -222,19 +273,19 @@ def save_detector(
     train: Embedded,
     score: str,
 ) -> NDArray[np.float64]:
-    """Writes a detector's folder, beside and then renamed: it is there as a whole or not at all.
+    """Write a detector's folder, as a whole or not at all.
 
     Args:
-        folder: of the detector; what it held is replaced.
-        study: with the trial's values in place.
-        manifest: of the features that it was trained on.
-        classes: in label order.
-        method: trained.
-        train: what it says of the training clips.
-        score: the kind of score that counts.
+        folder: of the detector; its former content is replaced.
+        study: the study with the trial's values.
+        manifest: of the features that the method was trained on.
+        classes: class names in label order.
+        method: the trained method.
+        train: embeddings and logits of the training clips.
+        score: the kind of score that the detector uses.
 
     Returns:
-        (G + 1,) the thresholds of that kind of score (:func:`asd_ray.scoring.thresholds.fit_thresholds`).
+        (G + 1,) the thresholds of that score (:func:`asd_ray.scoring.thresholds.fit_thresholds`).
     """
     kind = cast(ScoreKind, score)
     own = Scorer(train, study.evaluation).score_train([kind])[kind]
@@ -261,44 +312,6 @@ def save_detector(
         reason = getattr(error, "strerror", None) or error
         raise AsdRayError(f"{folder}: the detector cannot be written ({reason}).") from None
     return thresholds
-
-
-def load_detector(folder: Path) -> Detector:
-    """Reads a detector's folder, which may come from anywhere: nothing in it is executed.
-
-    Raises:
-        AsdRayError: the folder holds no detector, one of another version, or files that do not fit together.
-    """
-    try:
-        document = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AsdRayError(f"{folder}: holds no detector ({error}); a finished study has one in detector/.") from None
-    found = document.get("format") if isinstance(document, dict) else None
-    if found not in (2, FORMAT):
-        raise AsdRayError(
-            f"{folder}: holds a detector of format {found}, this version reads 2 and {FORMAT}; train it again."
-        )
-    try:
-        description = _Description.model_validate(document)
-    except ValidationError as error:
-        detail = error.errors()[0]
-        raise _misfit(folder, f"detector.json: {'.'.join(map(str, detail['loc']))}: {detail['msg']}") from None
-    info = replace(description.info, restored=True)
-    if set(description.thresholds) != set(info.groups):
-        raise _misfit(folder, "detector.json: the thresholds are not those of the machines and IDs")
-    try:
-        method = build(description.study.method, info)
-        weights = load_file(folder / "weights.safetensors")
-        if bad := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
-            raise AsdRayError(f"weights.safetensors: {bad[0]} holds NaN or infinity")
-        method.load_state_dict(weights)
-        train = Embedded(**{READ.get(name, name): a for name, a in load_arrays(folder / "train.safetensors").items()})
-    except (OSError, RuntimeError, TypeError, ValueError, SafetensorError, AsdRayError) as error:
-        raise _misfit(folder, " ".join(str(error).split())[:300]) from None
-    fits = train.group_logits.shape[1] == len(info.groups) and train.group.dtype.kind == train.label.dtype.kind == "i"
-    if not (fits and len(train.group) and train.group.min() >= 0):
-        raise _misfit(folder, f"train.safetensors: not clips of the {len(info.groups)} machines and IDs")
-    return Detector(description.study, info, method.eval(), train, description.score, description.thresholds)
 
 
 def _misfit(folder: Path, what: str) -> AsdRayError:

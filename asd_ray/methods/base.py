@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asd_ray.config import OptimiserConfig
+from asd_ray.config.optimiser import OptimiserConfig
 from asd_ray.data.clips import groups_of
 from asd_ray.features.batches import Batches
 
@@ -123,10 +123,6 @@ class Method(nn.Module, ABC):
 
     has_own_score: bool = False
     """Whether it comes with an anomaly score of its own (:meth:`own_score`)."""
-
-    @abstractmethod
-    def __init__(self, config: Any, info: DataInfo) -> None:
-        super().__init__()
 
     @classmethod
     def check(cls, config: Any) -> None:

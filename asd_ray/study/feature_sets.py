@@ -17,7 +17,6 @@ from asd_ray.features.build import build
 from asd_ray.features.extract import serial
 from asd_ray.features.read import Features, Reading, open_features
 from asd_ray.features.store import Manifest, hash_of_settings, settings_of
-from asd_ray.methods import registry
 
 IN_MEMORY = 2 * 2**30  # bytes of a set that a trial keeps in its own memory; a larger one is streamed
 
@@ -50,7 +49,7 @@ class FeatureSets:
         if folder is None:
             return self.manifest, self.features
         turn(folder / "manifest.json")
-        columns = registry.columns(study.method)
+        columns = study.method.columns
         manifest = build(
             self.clips,
             self.root,

@@ -15,7 +15,7 @@ from asd_ray.cli.app import app
 from asd_ray.cluster.session import concurrency
 from asd_ray.config.study_file import parse_study
 from asd_ray.errors import ConfigError
-from asd_ray.study.cost import TRAIN_START_S, Speed, cost, estimate, measured, said, stages
+from asd_ray.study.cost import TRAIN_START_S, Speed, cost, estimate, measured, said
 from asd_ray.study.folder import StudyFolder, TrialRecord
 
 BEGAN = datetime(2026, 3, 1, 12, 0, 0).timestamp()
@@ -93,13 +93,13 @@ def test_a_growing_cluster_gets_as_many_trials_as_the_study_asks_for(monkeypatch
 
 
 def test_stages_that_do_not_run_cost_nothing() -> None:
-    assert stages(study()) == {"pretrain": 6, "finetune": 4}
+    assert study().method.stage_epochs == {"pretrain": 6, "finetune": 4}
     alone = {"name": "sia_moco", "pretrain": {"epochs": 6}, "finetune": {"epochs": 4, "coupling": "none"}}
-    assert stages(study(method=alone)) == {"finetune": 4}
-    assert stages(study(method={"name": "autoencoder", "train": {"epochs": 9}})) == {"train": 9}
+    assert study(method=alone).method.stage_epochs == {"finetune": 4}
+    assert study(method={"name": "autoencoder", "train": {"epochs": 9}}).method.stage_epochs == {"train": 9}
     for method in (alone, {"name": "os_scl", "train": {"epochs": 5}}):
         plan = study(method=method)
-        assert sum(stages(plan).values()) == plan.method.epochs
+        assert sum(plan.method.stage_epochs.values()) == plan.method.epochs
     finetuned = Speed({"finetune": 100.0}, {"": 100}, 0.0)
     assert estimate(study(method=alone), finetuned).trial_s == pytest.approx(4)
     with pytest.raises(ConfigError, match="no measurement for the stage pretrain, only of finetune; give --rate"):

@@ -112,7 +112,7 @@ class AutoencoderMethod(Method):
     machine: Tensor
 
     def __init__(self, config: AutoencoderConfig, info: DataInfo) -> None:
-        super().__init__(config, info)
+        super().__init__()
         if info.frames < CONTEXT:
             raise ConfigError(
                 f"features.seconds: the autoencoder takes {CONTEXT} frames at a time, but clips have {info.frames}; "

@@ -204,9 +204,8 @@ class OsScl(Method):
     has_own_score = True
 
     def __init__(self, config: OsSclConfig, info: DataInfo) -> None:
-        super().__init__(config, info)
+        super().__init__()
         self.config, self.info = config, info
-        self.columns = config.columns
         self.network = OsSclNetwork(config, info)
 
     def stages(self) -> Sequence[Stage]:

@@ -43,7 +43,7 @@ class SiaMoco(Method):
     """
 
     def __init__(self, config: SiaMocoConfig, info: DataInfo) -> None:
-        super().__init__(config, info)
+        super().__init__()
         self.config, self.info = config, info
         self.pre_norm = PreNorm(info.mean, info.std)
         self.encoder = None if config.finetune.coupling == "none" else self._encoder()
