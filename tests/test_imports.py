@@ -1,4 +1,4 @@
-"""The pinned packages fit together: every module imports, and torch, torchaudio and torchvision are one line."""
+"""Every module imports, what must be light imports nothing heavy, and the installed packages fit together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pkgutil
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -40,39 +39,61 @@ def test_torch_audio_and_vision_are_one_release_line() -> None:
     assert lines == [["2", "11"], ["2", "11"], ["0", "26"]]
 
 
+HEAVY = ("torch", "torchaudio", "ray", "pandas", "optuna", "sklearn", "scipy.stats", "matplotlib")
 WITHOUT_RAY = [
-    *("augment", "bench.augment", "bench.step", "challenge", "cli_score", "decisions", "detector", "evaluation"),
-    *("features.batches", "features.stream", "identify", "losses", "methods.registry", "metrics", "moco", "official"),
-    *("scoring", "training.loop", "training.run"),
+    *("metrics", "metrics.intervals", "scoring", "scoring.thresholds", "challenge.submission", "challenge.official"),
+    *("features.batches", "features.stream", "features.store", "features.plan", "features.extract", "features.log_mel"),
+    *("methods.registry", "methods.blocks.losses", "methods.sia_moco.augment", "methods.sia_moco.moco"),
+    *("training.loop", "training.train_and_score", "detector.detector", "detector.which_machine", "cli.detector"),
+    *("bench.augment", "bench.step"),
 ]
+SMALL_WORK = ["features.store", "data.synthetic.recordings", "study.claims", "cluster.session"]
+"""Imported by processes of Ray that do little: read a shard, render recordings, answer, connect."""
+
+
+def loaded_after(steps: dict[str, str]) -> dict[str, set[str]]:
+    """Those of the heavy packages that one new interpreter has loaded after each of the steps, one after the other."""
+    shown = f"print('loaded', *[name for name in {HEAVY!r} if name in sys.modules])"
+    code = "\n".join(["import sys", *(f"{step}\n{shown}" for step in steps.values())])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("loaded")]
+    return {name: set(names) for name, names in zip(steps, lines, strict=True)}
+
+
+def imports(names: list[str]) -> dict[str, str]:
+    return {name: f"import asd_ray.{name}" for name in names}
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """Steps that may load ever more: a package that one must not load, none before it may load either."""
+    study = write_study(tmp_path_factory.mktemp("studies") / "study", 3).path
+    folder = f"from asd_ray.study.folder import StudyFolder\nfolder = StudyFolder(Path({str(study)!r}))"
+    first = {
+        "asd_ray": "from pathlib import Path\nimport asd_ray",
+        "cli.app": "import asd_ray.cli.app",
+        "status": f"{folder}\nfolder.status()",
+        "report": "from asd_ray.report.write import write_results\nwrite_results(folder, folder.study())",
+    }
+    return loaded_after(first | imports(WITHOUT_RAY))
+
+
+def test_the_package_and_the_commands_import_nothing_heavy(loaded: dict[str, set[str]]) -> None:
+    assert loaded["asd_ray"] == loaded["cli.app"] == set()
+
+
+def test_reports_of_studies_need_no_torch_and_no_ray(loaded: dict[str, set[str]]) -> None:
+    """Each costs a report of a study, or a look at how far it is, more than all else that they do."""
+    assert loaded["status"] <= {"pandas"}
+    assert loaded["report"].isdisjoint({"torch", "torchaudio", "ray"})
 
 
 @pytest.mark.parametrize("name", WITHOUT_RAY)
-def test_methods_losses_and_metrics_do_not_import_ray(name: str) -> None:
-    code = f"import sys, asd_ray.{name}; print('ray' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+def test_methods_losses_and_metrics_do_not_import_ray(name: str, loaded: dict[str, set[str]]) -> None:
+    assert "ray" not in loaded[name]
 
 
-def loaded(code: str, *names: str) -> set[str]:
-    """Those of the packages that a new interpreter has loaded after running the code."""
-    code = f"{code}\nimport sys; print(*[name for name in {names!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.splitlines()[-1].split())
-
-
-def test_reports_of_studies_need_no_torch_and_no_ray(tmp_path: Path) -> None:
-    """Each costs a report of a study, or a look at how far it is, more than all else that they do."""
-    heavy = ("torch", "ray", "torchaudio")
-    study = write_study(tmp_path / "study", 3).path
-    folder = "from pathlib import Path\nfrom asd_ray.study.folder import StudyFolder\n"
-    folder += f"folder = StudyFolder(Path({str(study)!r}))\n"
-    assert loaded(f"{folder}folder.status()", *heavy, "sklearn", "matplotlib") == set()
-    report = f"{folder}from asd_ray.report.write import write_results\nwrite_results(folder, folder.study())"
-    assert loaded(report, *heavy) == set()
-    assert loaded("import asd_ray.cli.app", *heavy, "pandas", "optuna") == set()
-
-
-@pytest.mark.parametrize("name", ["datasets.synthetic", "features.read_apart", "study.cluster", "study.turns"])
-def test_what_rays_processes_import_for_small_work_is_light(name: str) -> None:
-    assert loaded(f"import asd_ray.{name}", "torch", "scipy.stats", "sklearn", "matplotlib") == set()
+def test_what_rays_processes_import_for_small_work_is_light() -> None:
+    for name, packages in loaded_after(imports(SMALL_WORK)).items():
+        assert packages.isdisjoint({"torch", "scipy.stats", "sklearn", "matplotlib"}), name

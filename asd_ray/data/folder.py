@@ -62,7 +62,7 @@ def find(root: Path) -> tuple[list[Clip], list[Problem]]:
     clips: list[Clip] = []
     problems: list[Problem] = []
     undivided: dict[tuple[str, str], list[Clip]] = defaultdict(list)
-    for path in sorted(_files(root)):
+    for path in sorted(files(root)):
         if path.lower().endswith(_OTHER_AUDIO):
             problems.append(Problem("warning", "format", path, "a format that is not read", "wav, flac or ogg"))
         if not audio.is_audio(path):
@@ -93,7 +93,7 @@ def find_extra(folders: Sequence[str], skip_bad: bool = False) -> list[Clip]:
         folder = Path(given).expanduser().resolve()
         if not folder.is_dir():
             raise AsdRayError(f"data.extra_pretraining: {given}: there is no such folder.")
-        names = sorted(name for name in _files(folder) if audio.is_audio(name))
+        names = sorted(name for name in files(folder) if audio.is_audio(name))
         if not names:
             wanted = ", ".join(audio.SUFFIXES)
             raise AsdRayError(f"data.extra_pretraining: {given}: there is no audio in it; expected files {wanted}.")
@@ -110,7 +110,7 @@ def find_extra(folders: Sequence[str], skip_bad: bool = False) -> list[Clip]:
     return sorted(clips.values(), key=lambda clip: clip.path)
 
 
-def _files(root: Path) -> Iterator[str]:
+def files(root: Path) -> Iterator[str]:
     """All files under a folder, relative to it. Links to folders are followed; no folder is visited twice."""
     seen: set[tuple[int, int]] = set()
     for folder, below, names in os.walk(root, followlinks=True, onerror=_unreadable):
