@@ -1,1 +1,1 @@
-"""The benchmarks behind the README's numbers: ours beside what a user would run instead, in one run."""
+"""Benchmarks: asd_ray beside what a user would run instead, measured in one run. ``README.md`` has the numbers."""

@@ -1,4 +1,4 @@
-"""Both views of a batch, against BYOL-A's way clip by clip, and their share of a ResNet-50 pre-training step."""
+"""Benchmark ``augment``: both views of a batch, beside BYOL-A's clip by clip and a ResNet-50 pre-training step."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from asd_ray.methods.sia_moco.augment import TwoViews
 from asd_ray.training.stage_run import StageRun
 
 ENCODER = "resnet50"
-LIMIT = {"cpu": 0.03, "cuda": 0.05}  # of a step
+LIMIT = {"cpu": 0.03, "cuda": 0.05}  # maximum share of a step
 
 
 def run(quick: bool) -> Benchmark:
-    """Measures on the GPU if there is one, else on all cores."""
+    """Measure on the GPU if there is one, else on all cores."""
     where, cores = stages.device(), os.cpu_count() or 1
     batch, repeats = (8 if quick else 64, 2 if quick else 7)
     if where.type == "cuda":
@@ -53,7 +53,7 @@ def run(quick: bool) -> Benchmark:
 
 
 def measure(batch: int, repeats: int) -> tuple[Measured, Measured, Measured, Measured]:
-    """Clips/s of the views, ours and clip by clip, and seconds of the views of a batch and of a step."""
+    """Clips/s of our views and of BYOL-A's; seconds of our views of a batch, and of a pre-training step."""
     where = stages.device()
     precision: stages.Precision = "fp32" if resolve_precision("auto", where) is None else "bf16"
     stage = stages.stage("pretrain", ENCODER, precision, batch, where)
@@ -89,5 +89,5 @@ def _epoch(run: StageRun, clips: int) -> int:
 
 
 def per_batch(rate: Measured, batch: int) -> Measured:
-    """Seconds of a batch from clips/s."""
+    """Seconds per batch, from clips/s."""
     return Measured(tuple(batch / value for value in rate.values), "s")

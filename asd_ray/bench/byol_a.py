@@ -1,4 +1,4 @@
-"""The reference of the ``augment`` benchmark: BYOL-A's augmentations clip by clip, as its loader processes run them.
+"""Reference of the ``augment`` benchmark: BYOL-A's augmentations, clip by clip, as its data loaders run them.
 
 Written from the description of the method (Niizumi et al., IJCNN 2021, arXiv 2103.06695): pre-norm, log-mixup-exp with
 a bank of past clips, Random Resize Crop with torch's bicubic interpolation, both twice for each clip; then post-norm
@@ -21,11 +21,11 @@ class ClipByClip:
     """Two views of every clip of a batch.
 
     Args:
-        mean, std: of the pre-norm.
-        alpha: λ ~ U(0, alpha).
-        bank_size: clips that the bank keeps.
+        mean, std: mean and standard deviation of the pre-norm.
+        alpha: mixing ratio, λ ~ U(0, alpha).
+        bank_size: number of past clips in the bank.
         scale: range of the crop's height and width, as multiples of F and T.
-        canvas: as multiples of F and T.
+        canvas: height and width of the canvas, as multiples of F and T.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ClipByClip:
         self.bank: deque[Tensor] = deque(maxlen=bank_size)
 
     def __call__(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, F, T) raw features to two views (B, F, T) fp32."""
+        """Two views (B, F, T) fp32 of raw features (B, F, T)."""
         pairs = []
         for clip in features:
             x = (clip.float() - self.mean) / self.std

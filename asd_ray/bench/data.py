@@ -1,4 +1,4 @@
-"""Reading a data set's index and recordings, and making synthetic ones, against soundfile in a plain loop."""
+"""Benchmark ``data``: index, decoding and rendering of recordings, beside soundfile in a plain loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAMPLE_RATE, SECONDS = 16_000, 10.0
 
 
 def run(quick: bool) -> Benchmark:
-    """Measures in one process of one thread, on files that the page cache holds."""
+    """Measure in one process of one thread, on files in the page cache."""
     recordings, clips, repeats = (24, 600, 2) if quick else (120, 20_000, 5)
     with tempfile.TemporaryDirectory(prefix="asd_ray-bench-") as name:
         folder = Path(name)
@@ -43,7 +43,7 @@ def run(quick: bool) -> Benchmark:
 
 
 def link_set(recordings: Sequence[Path], root: Path, count: int) -> None:
-    """A data set in the layout of DCASE 2020: hard links, four in five of them for training."""
+    """Make a data set in the layout of DCASE 2020 from hard links; four in five clips are for training."""
     for number in range(count):
         machine, part, index = f"machine{number % MACHINES}", number // MACHINES, number // MACHINES // 5
         split = "test" if part % 5 == 0 else "train"
@@ -69,7 +69,7 @@ def _measure(root: Path, recordings: Sequence[Path], clips: int, repeats: int) -
         partial(_each, recordings, lambda path: soundfile.read(path, dtype="float32")),
         partial(_each, planned, synthetic.render),
     ]
-    found = len(layouts.scan(root, "dcase2020"))  # and the page cache is warm
+    found = len(layouts.scan(root, "dcase2020"))  # warms the page cache, too
     assert found == clips == len(files), f"{found} of {clips} clips were found"
     return interleaved(works, repeats)
 

@@ -1,4 +1,4 @@
-"""Measuring extraction: whole builds on a Ray of their own, and plain loops over the same recordings on one core."""
+"""Speed and memory of feature extraction: whole builds on a new Ray, and plain loops on one core."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from asd_ray.memory import keep_freed_memory
 Work = Callable[[], int]
 OURS, TORCHAUDIO = "our Log-Mel", "torchaudio's MelSpectrogram"
 BASELINE, LIBROSA = "baseline's vectors, ours", "baseline's vectors, librosa"
-LIBROSA_SHARE = 10  # librosa is so slow that it gets one clip in so many
+LIBROSA_SHARE = 10  # librosa is slow: it gets one clip in ten
 
 
 def build_seconds(clips: Sequence[Clip], root: Path, store: Path) -> float:
-    """Seconds of a whole build on a new Ray, from the call to its return."""
+    """Seconds of a whole build on a new Ray."""
     from asd_ray.features.build import build
 
     with local_ray():
@@ -37,7 +37,7 @@ def build_seconds(clips: Sequence[Clip], root: Path, store: Path) -> float:
 
 
 def build_memory(clips: Sequence[Clip], root: Path, store: Path) -> float:
-    """Highest memory of a build on a new Ray, above that of this process and Ray before it, in GiB."""
+    """Peak memory of a build on a new Ray in GiB, above the memory of this process and Ray before the build."""
     from asd_ray.features.build import build
 
     with local_ray():
@@ -46,8 +46,10 @@ def build_memory(clips: Sequence[Clip], root: Path, store: Path) -> float:
 
 
 def one_core(recordings: Sequence[Path], repeats: int) -> dict[str, Measured]:
-    """Rates of all loops, in turn, in a process of one thread that keeps freed memory, as a build's do. Without librosa
-    its loop is left out."""
+    """Rates of all loops, taken in turn, in a process that keeps freed memory as the workers of a build do.
+
+    The loop of librosa is left out if librosa is not installed.
+    """
     keep_freed_memory()
     loops = {
         OURS: loop(recordings, LogMel(FeatureConfig())),
@@ -56,13 +58,13 @@ def one_core(recordings: Sequence[Path], repeats: int) -> dict[str, Measured]:
     }
     if importlib.util.find_spec("librosa") is not None:
         loops[LIBROSA] = _librosa_loop(recordings[::LIBROSA_SHARE])
-    for work in loops.values():  # compiles, plans and imports what only a first call needs
+    for work in loops.values():  # the first call compiles, plans and imports
         work()
     return dict(zip(loops, interleaved(list(loops.values()), repeats), strict=True))
 
 
 def loop_beside_others(recordings: Sequence[Path], repeats: int) -> Measured:
-    """The rate of our loop while other processes run it, too (called by ``in_processes``)."""
+    """Rate of our loop while other processes run it at the same time (called by ``in_processes``)."""
     work = loop(recordings, LogMel(FeatureConfig()))
     work()
     wait_for_others()
@@ -70,7 +72,7 @@ def loop_beside_others(recordings: Sequence[Path], repeats: int) -> Measured:
 
 
 def loop(recordings: Sequence[Path], transform: Callable[[Tensor], Tensor]) -> Work:
-    """Decodes (the project's decoder) and transforms recordings one by one to fp16; keeps nothing."""
+    """A function that decodes and transforms recordings one by one to fp16, and keeps nothing."""
     config = FeatureConfig()
 
     @torch.inference_mode()
@@ -93,7 +95,7 @@ def _librosa_loop(recordings: Sequence[Path]) -> Work:
 
 
 def torchaudio_log_mel() -> Callable[[Tensor], Tensor]:
-    """:class:`LogMel` as torchaudio's own transform makes it, with the default settings."""
+    """The default Log-Mel by torchaudio's own transform: (B, S) to (B, F, T)."""
     from torchaudio.transforms import MelSpectrogram
 
     config = FeatureConfig()
@@ -114,12 +116,12 @@ def torchaudio_log_mel() -> Callable[[Tensor], Tensor]:
 
 
 def baseline_vectors() -> Callable[[Tensor], Tensor]:
-    """What :func:`asd_ray.bench.librosa_baseline.vectors` makes, by our transform: (B, S) to (B, V, P F)."""
+    """The vectors of :mod:`asd_ray.bench.librosa_baseline` by our transform: (B, S) to (B, V, P F)."""
     log_mel, context = LogMel(FeatureConfig(preset="dcase2020_baseline")), librosa_baseline.CONTEXT
 
     def vectors(waveforms: Tensor) -> Tensor:
         frames = log_mel(waveforms).transpose(1, 2).to(torch.float16, memory_format=torch.contiguous_format)
-        # (B, T, F): frames lie one after the other, so every vector is a piece of the whole, and none is copied.
+        # (B, T, F): frames are contiguous, so every vector is a view, without a copy.
         return frames.flatten(1).unfold(1, context * frames.shape[2], frames.shape[2])
 
     return vectors

@@ -1,4 +1,4 @@
-"""Extraction and reading of features: targets of the feature store, against loops and libraries without Ray."""
+"""Benchmark ``features``: extraction and reading of features, beside loops and libraries without Ray."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from asd_ray.bench.table import Benchmark, Comparison, Measured, duration, joine
 from asd_ray.data.clips import Clip
 
 CORES = os.cpu_count() or 1
-EFFICIENCY = 0.85  # of all cores
-RAY_SECONDS = 20  # that a new process with a new Ray takes to come and go, where it is only told how long that takes
+EFFICIENCY = 0.85  # target: share of all cores
+RAY_SECONDS = 20  # start and end of a new process with a new Ray; for forecasts only
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """Size of the measurements: numbers of recordings, clips, builds and repeats."""
 
     recordings: int
     clips: int
@@ -38,7 +38,7 @@ QUICK = Size(recordings=24, clips=256, small=128, read=256, builds=1, repeats=2)
 
 
 def run(quick: bool) -> Benchmark:
-    """Measures; half an hour on two cores at most, with ``quick`` a minute or two."""
+    """Measure: at most half an hour on two cores; with ``quick``, a minute or two."""
     size = QUICK if quick else FULL
     result = Benchmark("features")
     with tempfile.TemporaryDirectory(prefix="asd_ray-bench-") as name:

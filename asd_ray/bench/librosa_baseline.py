@@ -1,8 +1,8 @@
-"""The reference of the ``features`` benchmark: features as the official baseline of DCASE 2020 Task 2 makes them.
+"""Reference of the ``features`` benchmark: the features of the official baseline of DCASE 2020 Task 2.
 
-Written from the facts (y-kawagu/dcase2020_task2_baseline): librosa loads a clip and computes a mel spectrogram of 128
-bands, 1024 points and hop 512; then 20/p log10(mel + ε) with p = 2 and the ε of a double; then every 5 frames in a row
-are joined to one vector.
+Written from its description (y-kawagu/dcase2020_task2_baseline): librosa loads a clip and computes a mel spectrogram of
+128 bands, 1024 points and hop 512; then 20/p log10(mel + ε) with p = 2 and the ε of a double; then every 5 consecutive
+frames are joined to one vector.
 
 Legend: F mel bands, T frames, P = 5 frames, V = T - P + 1 vectors.
 """
@@ -19,7 +19,7 @@ CONTEXT = 5
 
 
 def vectors(path: Path) -> NDArray[np.float64]:
-    """A recording's vectors (V, P F).
+    """Vectors (V, P F) of a recording.
 
     Raises:
         ModuleNotFoundError: librosa is not installed.

@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes at its peak, over all processes that take part."""
+"""Peak memory of a piece of work, summed over all its processes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ MISSING = "psutil is not installed; pip install 'asd-ray[bench]'"
 
 
 def peak_memory(work: Callable[[], Any], seconds: float = 0.2) -> tuple[float, float]:
-    """Runs ``work`` and watches this process and all its descendants, among them a local Ray's.
+    """Run ``work`` and sample the memory of this process and all its descendants, those of a local Ray included.
 
-    What is counted is unique memory (USS): pages that no other process has. So a library or a block of Ray's object
-    store that several processes share counts nowhere, and no page counts twice.
+    Unique memory (USS) counts: pages that no other process has. A library or a block of Ray's object store that
+    several processes share does not count, and no page counts twice.
 
     Args:
-        work: does it.
-        seconds: between two looks; a shorter peak may be missed.
+        work: function to run.
+        seconds: time between two samples; a shorter peak may be missed.
 
     Returns:
-        GiB before, and at the highest look.
+        GiB before the work, and the highest sample.
 
     Raises:
-        ModuleNotFoundError: there is no psutil.
+        ModuleNotFoundError: psutil is not installed.
     """
     before = unique_memory()
     peaks = [before]
@@ -53,13 +53,13 @@ def unique_memory() -> float:
     total = 0
     this = psutil.Process()
     for process in [this, *this.children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it ended meanwhile
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # the process has ended
             total += process.memory_full_info().uss
     return total / 2**30
 
 
 def available_memory() -> float:
-    """GiB that new processes can take without swapping; infinite where psutil is not there to tell."""
+    """Memory in GiB that new processes can use without swapping; infinite without psutil."""
     try:
         import psutil
     except ModuleNotFoundError:

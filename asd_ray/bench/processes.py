@@ -1,16 +1,14 @@
-"""Where a benchmark measures: in new processes with one thread each, or on a Ray of its own."""
+"""New processes with a given number of threads, and a new local Ray, for benchmarks."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from multiprocessing.synchronize import Barrier
-from pathlib import Path
 from threading import BrokenBarrierError
 from typing import Any
 
@@ -20,14 +18,14 @@ _others: Barrier | None = None
 
 
 def in_processes(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], threads: int = 1) -> list[Any]:
-    """Calls a function in as many new processes as there are arguments, at the same time.
+    """Call a function in several new processes at the same time.
 
-    A new process has imported, allocated and cached nothing yet, and its libraries start with as many threads as asked.
+    A new process has no imports, memory or caches yet, and its libraries start with the given number of threads.
 
     Args:
-        function: found by its name in a module; may call :func:`wait_for_others` before what it measures.
-        arguments: of each call.
-        threads: that torch, BLAS and numba may use in each process.
+        function: function of a module; it may call :func:`wait_for_others` before it measures.
+        arguments: arguments of each call; one process per entry.
+        threads: threads of torch, BLAS and numba in each process.
 
     Returns:
         The results, in the order of ``arguments``.
@@ -41,7 +39,7 @@ def in_processes(function: Callable[..., Any], arguments: Sequence[tuple[Any, ..
             futures = [pool.submit(_call, function, one) for one in arguments]
             errors = [error for future in futures if (error := future.exception()) is not None]
             for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
-                raise error  # the first that is no consequence of another
+                raise error  # a cause rather than a broken barrier
             return [future.result() for future in futures]
     finally:
         for name, value in before.items():
@@ -51,12 +49,12 @@ def in_processes(function: Callable[..., Any], arguments: Sequence[tuple[Any, ..
 
 
 def in_new_process(function: Callable[..., Any], *arguments: Any, threads: int = 1) -> Any:
-    """Calls a function in one new process; see :func:`in_processes`."""
+    """Call a function in one new process; see :func:`in_processes`."""
     return in_processes(function, [arguments], threads)[0]
 
 
 def wait_for_others() -> None:
-    """Returns when all processes of an :func:`in_processes` have called it."""
+    """Wait until all processes of :func:`in_processes` have called this."""
     assert _others is not None
     _others.wait()
 
@@ -71,7 +69,7 @@ def _begin(others: Barrier, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """A benchmark that is killed must not go on measuring, unseen, on all cores."""
+    """End this process when the benchmark is killed, so that it does not keep the cores busy."""
     parent = parent_process()
     assert parent is not None
     parent.join()
@@ -83,26 +81,22 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         return function(*arguments)
     except BaseException:
         assert _others is not None
-        _others.abort()  # or the others would wait for ever
+        _others.abort()  # else the others would wait for ever
         raise
 
 
 @contextlib.contextmanager
 def local_ray() -> Iterator[None]:
-    """A Ray of its own whose workers have started; what it prints is not shown."""
+    """A new local Ray whose workers have started; its output is hidden."""
     import ray
 
-    from asd_ray.cluster.session import quiet_terminal, ray_session
+    from asd_ray.cluster.session import ray_session
     from asd_ray.config import ResourceConfig
 
-    with (
-        tempfile.TemporaryDirectory(prefix="asd_ray-") as folder,
-        quiet_terminal(Path(folder) / "ray.log", stdout=False),
-        ray_session(None, "bench", ResourceConfig()),
-    ):
+    with ray_session(None, "bench", ResourceConfig()):
         ray.get([ray.remote(_nothing).remote() for _ in range(os.cpu_count() or 1)])
         yield
 
 
 def _nothing() -> None:
-    """A task that shows that a worker is there."""
+    """An empty task: when it returns, a worker has started."""

@@ -1,4 +1,4 @@
-"""Measuring reading: epochs of a training worker's batches, cached in Ray's object store and streamed from shards."""
+"""Speed of reading: epochs of a worker's batches, cached in Ray's object store or streamed from shards."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from asd_ray.features.store import COLUMNS, read_shard, views, write_shard
 BATCH = 64
 KINDS: tuple[tuple[Literal["cached", "streamed"], int], ...] = (("cached", 1), ("cached", 2), ("streamed", 1))
 Reading = tuple[Measured, Measured]
-"""Of every epoch the clips per second, and the seconds until its first batch."""
+"""Clips per second, and seconds until the first batch, of every epoch."""
 
 
 def epochs(clips: Batches, number: int) -> Reading:
-    """Reads every clip of a few epochs in shuffled batches."""
+    """Read all clips in shuffled batches, for a number of epochs."""
     return _timed(lambda epoch: clips.shuffled(BATCH, "bench", epoch), lambda batch: len(batch.labels), number)
 
 
@@ -46,11 +46,11 @@ def _timed(start: Callable[[int], Any], size: Callable[[Any], int], number: int)
 
 
 def read(clips: Sequence[Clip], root: Path, store: Path, repeats: int) -> dict[str, Reading]:
-    """Builds a store on a new Ray and reads it, by workers that are Ray actors of one core and one thread.
+    """Build a store on a new Ray and read it with Ray actors of one core and one thread.
 
     Returns:
-        ``cached 1``, ``cached 2`` (two workers at once, each with half of the clips), ``streamed 1``, and ``ray data``:
-        the same clips materialised by Ray Data, read by ``iter_torch_batches``.
+        ``cached 1``; ``cached 2`` (two workers at once, each with half of the clips); ``streamed 1``; and ``ray data``:
+        the same clips, materialised by Ray Data and read by ``iter_torch_batches``.
     """
     import ray
 
@@ -87,7 +87,7 @@ def read(clips: Sequence[Clip], root: Path, store: Path, repeats: int) -> dict[s
 
 
 def _ray_data(clips: Batches, repeats: int) -> Reading:
-    """Epochs by what Ray's own guide trains with: a materialised dataset, shuffled in a buffer."""
+    """Epochs as in Ray's own training guide: a materialised dataset, shuffled in a buffer."""
     import ray.data
 
     blocks = [batch.inputs["log_mel"].numpy() for batch in clips.in_order(128)]
@@ -102,9 +102,9 @@ def _ray_data(clips: Batches, repeats: int) -> Reading:
 
 
 def formats(recordings: Sequence[Path], folder: Path, repeats: int) -> list[Measured]:
-    """Rates of reading a shard of these recordings in one thread: as the store keeps it, and by Parquet's defaults.
+    """Rates of reading a shard in one thread: in the store's format, checksum included, and with Parquet's defaults.
 
-    Ours compares the checksum, too. The files are in the page cache.
+    The files are in the page cache.
     """
     values = _log_mels(recordings)
     identities = [Clip(str(path), "fan", "00", "train", "normal") for path in recordings]
@@ -124,7 +124,7 @@ def formats(recordings: Sequence[Path], folder: Path, repeats: int) -> list[Meas
 
 
 def _log_mels(recordings: Sequence[Path]) -> np.ndarray:
-    """Features (N, F, T) of recordings."""
+    """Log-Mel features (N, F, T) of recordings, fp16."""
     config = FeatureConfig()
     transform = LogMel(config)
     waveforms = [audio.read(path, config.sample_rate, config.seconds) for path in recordings]

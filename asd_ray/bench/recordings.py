@@ -1,4 +1,4 @@
-"""Recordings to extract features from: a few hundred synthetic ones, under as many names as a data set has clips."""
+"""Recordings for benchmarks: a few hundred synthetic ones, linked under thousands of names."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ MACHINES = 6
 
 
 def make_recordings(folder: Path, count: int) -> list[Path]:
-    """Renders ``count`` recordings of 10 s at 16 kHz below a folder; see :func:`config`."""
+    """Render ``count`` recordings of 10 s at 16 kHz into a folder; for ``count`` see :func:`config`."""
     return [folder / recording.path for recording in synthetic.synthesise(folder, config(count))]
 
 
 def config(count: int) -> SyntheticConfig:
-    """A synthetic set of ``count`` recordings: a multiple of 6, at least 18."""
+    """Settings of a synthetic set of ``count`` recordings; ``count`` is a multiple of 6, at least 18."""
     return SyntheticConfig(machines=MACHINES, ids=1, train=count // MACHINES - 2, test_normal=1, test_anomaly=1)
 
 
 def link_clips(recordings: Sequence[Path], folder: Path, count: int) -> list[Clip]:
-    """Gives recordings ``count`` names in a new folder (hard links, so the page cache holds them all).
+    """Link recordings under ``count`` names in a new folder; hard links share the page cache.
 
     Returns:
-        The clips: normal, for training.
+        Normal training clips.
     """
     folder.mkdir(parents=True)
     clips = []

@@ -1,4 +1,4 @@
-"""Training stages with made-up clips on the device, for benchmarks of steps. Pure torch, nothing of Ray.
+"""Training stages and made-up clips on the device, for benchmarks of steps. Pure torch, without Ray.
 
 Legend: B batch, F mel bands, T frames.
 """
@@ -25,7 +25,7 @@ from asd_ray.methods.workers import Workers
 from asd_ray.training.stage_run import StageRun
 
 F, T, CLASSES, SAMPLES = 128, 313, 41, 160_000
-MEAN, STD = -8.0, 3.0  # of the made-up Log-Mel features
+MEAN, STD = -8.0, 3.0  # mean and standard deviation of the made-up Log-Mel features
 Precision = Literal["fp32", "bf16"]
 StageName = Literal["pretrain", "finetune", "os_scl"]
 COLUMNS = ("log_mel",)
@@ -39,12 +39,12 @@ def device() -> torch.device:
 def stage(
     name: StageName, network: str, precision: Precision, batch: int, where: torch.device, compiled: bool = False
 ) -> Stage:
-    """A stage of ``sia_moco``, or that of ``os_scl``, with the defaults of a study but for validation.
+    """A training stage with a study's default settings, without validation.
 
     Args:
-        name: of the stage.
-        network: the encoder, or ``mobilefacenet`` to fine-tune it alone; for ``os_scl`` its inputs, joined by ``+``.
-        compiled: by ``torch.compile``; not for ``os_scl``.
+        name: a stage of ``sia_moco``, or ``os_scl``.
+        network: the encoder, or ``mobilefacenet``, which is only fine-tuned; for ``os_scl``, inputs joined by ``+``.
+        compiled: use ``torch.compile``; not for ``os_scl``.
     """
     classes = tuple(f"machine/{number:02d}" for number in range(CLASSES))
     info = DataInfo(F, T, classes, MEAN, STD, clips=36_000)
@@ -65,12 +65,12 @@ def stage(
 
 
 def columns(name: StageName, network: str) -> tuple[str, ...]:
-    """What a stage needs of its clips."""
+    """Feature columns that a stage reads."""
     return OsSclConfig.model_validate({"inputs": network.split("+")}).columns if name == "os_scl" else COLUMNS
 
 
 def clips(count: int, where: torch.device, columns: Sequence[str] = COLUMNS) -> CachedBatches:
-    """Made-up clips whose columns are tensors on the device, as a training worker has them where they fit."""
+    """Made-up clips with columns in the device's memory, like a training worker's cached clips."""
     identities = [
         Clip(f"{number}.wav", "machine", f"{number % CLASSES:02d}", "train", "normal") for number in range(count)
     ]
@@ -90,19 +90,19 @@ def waveform(count: int, where: torch.device) -> Tensor:
 
 
 def bare_inputs(name: StageName, network: str, count: int, where: torch.device) -> Tensor | Inputs:
-    """What the network of a stage gets in :func:`bare_step`: (B, 1, F, T), or floats by their column for ``os_scl``."""
+    """Input of a stage's network for :func:`bare_step`: (B, 1, F, T), or float tensors by column for ``os_scl``."""
     if name != "os_scl":
         return torch.randn(count, 1, F, T, device=where)
     return as_floats(clips(count, where, columns(name, network)).columns)  # type: ignore[arg-type]
 
 
 def stage_run(found: Stage, batches: CachedBatches) -> StageRun:
-    """The training loop's own epochs of a stage, on one worker."""
+    """Epochs of a stage by the training loop itself, on one worker."""
     return StageRun(found, batches, seed=0, workers=Workers())
 
 
 def bare_step(network: nn.Module, x: Any, precision: Precision) -> Callable[[], None]:
-    """A network's forward and backward pass of :func:`bare_inputs`, without augmentation, loss or optimiser."""
+    """A function that runs one forward and backward pass, without augmentation, loss or optimiser."""
     kind = next(network.parameters()).device.type
 
     def step() -> None:
@@ -116,22 +116,22 @@ def bare_step(network: nn.Module, x: Any, precision: Precision) -> Callable[[], 
 
 @contextmanager
 def counted_flops() -> Iterator[FlopCounterMode]:
-    """Counts the floating-point operations of convolutions and matrix products (a multiply-add is two)."""
+    """Count floating-point operations of convolutions and matrix products; a multiply-add counts as two."""
     own = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
     with FlopCounterMode(display=False, custom_mapping=own) as counter:
         yield counter
 
 
 def _convolution_backward_flops(gradient: Any, x: Any, weight: Any, *others: Any, **options: Any) -> int:
-    """As many for the gradient of the input, and for that of the weights, as in the forward pass.
+    """Operations of a backward pass: as many for each of its gradients (input, weights) as in the forward pass.
 
-    torch's own count (2.11) of a depthwise convolution's weight gradient is too high by the number of its channels.
+    torch's own count (2.11) for the weights of a depthwise convolution is too high by the number of channels.
     """
     mask = others[-1]
     return 2 * (mask[0] + mask[1]) * math.prod(gradient) * math.prod(weight[1:])
 
 
 def synchronise(where: torch.device) -> None:
-    """Waits for the GPU."""
+    """Wait until the GPU has finished."""
     if where.type == "cuda":
         torch.cuda.synchronize()

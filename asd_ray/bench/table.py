@@ -1,4 +1,4 @@
-"""What a benchmark says: ours, the reference, their ratio and the target, with medians and spread over repeats."""
+"""Results of benchmarks: ours, the reference, their ratio and the target, as medians and spread over repeats."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-BUSY = 0.3  # load per core from which others disturb the measurements
+BUSY = 0.3  # load per core above which other programs disturb the measurements
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Measured:
     """Repeats of one measurement.
 
     Attributes:
-        values: of every repeat; none where it could not be measured.
-        unit: of the values.
+        values: one value per repeat; empty if it could not be measured.
+        unit: unit of the values.
     """
 
     values: tuple[float, ...]
@@ -47,15 +47,15 @@ class Comparison:
     """One line of a benchmark.
 
     Attributes:
-        what: was measured.
-        ours: with asd_ray.
-        reference: the same unit, of the code that a user would run instead, or None where the target is absolute.
-        reference_is: what the reference is, or why there is none.
-        limit: the target: ours / reference, or ours itself, at least (or at most).
-        at_most: the target is an upper bound.
-        note: what a reader must know.
-        paired: repeat i of both was measured in the same seconds, and the ratio is that of a pair: how fast the machine
-            is at a time falls on both.
+        what: name of the measured thing.
+        ours: measured with asd_ray.
+        reference: measured with the code that a user would run instead, in the same unit; None if there is none.
+        reference_is: description of the reference, or the reason why there is none.
+        limit: target of ours / reference, or of ours without a reference; a lower bound.
+        at_most: True if the target is an upper bound.
+        note: a remark for the reader.
+        paired: True if repeat i of both was measured within the same seconds. The ratio is then taken per pair, so that
+            the machine's momentary speed cancels.
     """
 
     what: str
@@ -69,8 +69,7 @@ class Comparison:
 
     @property
     def value(self) -> float:
-        """What the target is about: the ratio of the medians, or the median of the pairs' ratios, or ours where there
-        is no reference."""
+        """The value to compare with the target: ratio of medians, median ratio of pairs, or ours without reference."""
         if not self.reference:
             return self.ours.median
         if self.paired:
@@ -87,13 +86,13 @@ class Comparison:
 
 @dataclass
 class Benchmark:
-    """All lines of one benchmark and where they were measured."""
+    """All lines of one benchmark."""
 
     name: str
     lines: list[Comparison] = field(default_factory=list)
 
     def table(self) -> str:
-        """For a person, in Markdown."""
+        """The lines as a Markdown table, with notes."""
         header = ["what", "ours", "reference", "ratio", "target", "met"]
         rows = []
         for line in self.lines:
@@ -106,7 +105,7 @@ class Benchmark:
         return "\n\n".join([tabulate(rows, header, "pipe", disable_numparse=True), *notes])
 
     def as_dict(self) -> dict[str, Any]:
-        """For a script: every repeat."""
+        """The lines with every repeat, and the machine, for JSON."""
         return {
             "benchmark": self.name,
             "machine": machine(),
@@ -131,7 +130,7 @@ class Benchmark:
 
 @cache
 def machine() -> dict[str, Any]:
-    """What the numbers are measured on, and how busy it was when this was first asked for: before the measurements."""
+    """Processor, cores, GPU, platform, and the load at the first call, before the measurements."""
     import torch
 
     from asd_ray.study.folder import processor
@@ -146,36 +145,31 @@ def machine() -> dict[str, Any]:
 
 
 def described() -> str:
-    """The machine in a line, and a warning if others use it."""
+    """The machine in one line, with a warning if other programs use it."""
     found = machine()
     gpu = f", {found['gpu']}" if found["gpu"] else ""
     idle = found["load"] < BUSY * found["cores"]
-    busy = "" if idle else f"; busy before the start (load {found['load']:.1f}), which distorts what is measured"
+    busy = "" if idle else f"; busy before the start (load {found['load']:.1f}), which distorts the measurements"
     return f"{found['processor']}, {found['cores']} cores{gpu}{busy}"
 
 
 def say(text: str) -> None:
-    """Tells on standard error what is being measured."""
+    """Print progress to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:
-    """A forecast, as people say it."""
+    """A rounded forecast such as ``about 2 min``."""
     return f"about {max(1, round(seconds / 60))} min" if seconds > 90 else f"about {max(1, round(seconds))} s"
 
 
 def rate(work: Callable[[], int], repeats: int, unit: str = "clips/s") -> Measured:
-    """Items per second of a function that returns how many it did."""
-    values = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        done = work()
-        values.append(done / (time.perf_counter() - started))
-    return Measured(tuple(values), unit)
+    """Items per second of a function that returns its number of items."""
+    return interleaved([work], repeats, unit)[0]
 
 
 def seconds_of(work: Callable[[], object], repeats: int) -> Measured:
-    """How long a function takes."""
+    """Seconds per call of a function."""
     values = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -185,16 +179,18 @@ def seconds_of(work: Callable[[], object], repeats: int) -> Measured:
 
 
 def interleaved(works: Sequence[Callable[[], int]], repeats: int, unit: str = "clips/s") -> list[Measured]:
-    """Rates of several functions taken in turn, so that what else the machine does falls on all of them."""
+    """Items per second of several functions, called in turn so that other load on the machine hits all of them."""
     values: list[list[float]] = [[] for _ in works]
     for _ in range(repeats):
         for own, work in zip(values, works, strict=True):
-            own.extend(rate(work, 1, unit).values)
+            started = time.perf_counter()
+            done = work()
+            own.append(done / (time.perf_counter() - started))
     return [Measured(tuple(own), unit) for own in values]
 
 
 def joined(measured: Iterable[Measured]) -> Measured:
-    """The repeats of several measurements as one."""
+    """Join the repeats of several measurements."""
     parts = list(measured)
     return Measured(tuple(value for part in parts for value in part.values), parts[0].unit)
 

@@ -80,7 +80,6 @@ def test_operations_per_second() -> None:
     assert flops(Measured((10.0, 20.0), "samples/s"), 3e9) == Measured((30.0, 60.0), "GFLOP/s")
 
 
-@pytest.mark.parametrize("name", ["augment", "step"])
-def test_what_runs_on_a_gpu_machine_needs_no_ray(name: str) -> None:
-    code = f"import sys; sys.modules['ray'] = None; import asd_ray.bench.{name}, asd_ray.bench.table as t; t.machine()"
+def test_what_runs_on_a_gpu_machine_needs_no_ray() -> None:
+    code = "import sys; sys.modules['ray'] = None; from asd_ray.bench import augment, step, table; table.machine()"
     subprocess.run([sys.executable, "-c", code], check=True)
