@@ -1,4 +1,4 @@
-"""The jobs of a cluster, seen from outside by its dashboard's address: connecting, following a log, listing studies."""
+"""Ray Jobs on a cluster, by its dashboard's address: connect, follow a log, list studies."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import os
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import aiohttp
 import requests
-from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient, JobType
 from ray.util import get_node_ip_address
-from ray.util.state import list_nodes
+from ray.util.state import StateApiClient
+from ray.util.state.common import ListApiOptions, StateResource
 
 from asd_ray.errors import AsdRayError, ConfigError
 
@@ -24,8 +25,7 @@ PATIENCE_SECONDS = 300.0
 
 
 def connect(address: str) -> JobSubmissionClient:
-    """The jobs of the Ray whose dashboard is at ``address``. Sends the token that Ray's own tools would send:
-    ``RAY_AUTH_TOKEN``, the file ``RAY_AUTH_TOKEN_PATH``, or ``~/.ray/auth_token``, unless ``RAY_AUTH_MODE=disabled``.
+    """Connect to the Ray whose dashboard is at ``address``, with a token if there is one (:func:`token_header`).
 
     Raises:
         ConfigError: it is not a URL.
@@ -36,16 +36,13 @@ def connect(address: str) -> JobSubmissionClient:
             f"--address {address}: expected the address of a Ray dashboard, such as http://HEAD:8265, which "
             f"`ray start --head` prints."
         )
-    for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.authentication"):
-        logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
-    logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.ERROR)
-    logging.getLogger(maybe_enable_token_auth_if_token_available.__module__).setLevel(logging.ERROR)
-    # Ray lets these variables win over an address that was given; here the command line says where.
+    for handler in logging.getLogger("ray").handlers:  # Ray's client logs every step at level INFO
+        handler.setLevel(logging.ERROR)
+    # Ray prefers these variables to an address that was given; here the command line says where.
     for variable in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
         os.environ.pop(variable, None)
     try:
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-        return JobSubmissionClient(address)
+        return JobSubmissionClient(address, headers=token_header())
     except AuthenticationError as error:
         raise _refused(address, error) from None
     except (ConnectionError, requests.exceptions.ConnectionError):
@@ -59,6 +56,21 @@ def connect(address: str) -> JobSubmissionClient:
         ) from None
 
 
+def token_header() -> dict[str, str]:
+    """HTTP header with the cluster's token, found where Ray's own tools look: ``RAY_AUTH_TOKEN``, the file
+    ``RAY_AUTH_TOKEN_PATH``, ``~/.ray/auth_token``. Empty if there is none, or if ``RAY_AUTH_MODE`` is not ``token``.
+
+    Ray's client finds the token itself only if ``RAY_AUTH_MODE`` is set before Ray is imported.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return {}
+    token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
+    if not token:
+        path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+        token = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
 def _refused(address: str, error: Exception) -> AsdRayError:
     found = "none was sent" if str(error).startswith("Authentication required") else "refused the one that was sent"
     return AsdRayError(
@@ -68,9 +80,10 @@ def _refused(address: str, error: Exception) -> AsdRayError:
 
 
 def is_this_computer(address: str) -> bool:
-    """Whether every node of the Ray at ``address`` is this computer, so that its paths are this one's."""
+    """Whether every node of the Ray at ``address`` is this computer, so that both see the same files."""
     here = {"127.0.0.1", get_node_ip_address()}
-    nodes = list_nodes(address, filters=[("state", "=", "ALIVE")])
+    options = ListApiOptions(filters=[("state", "=", "ALIVE")])
+    nodes = StateApiClient(address, headers=token_header()).list(StateResource.NODES, options, True)
     return bool(nodes) and all(node.node_ip in here for node in nodes)
 
 
@@ -81,8 +94,10 @@ def follow(
     patience: float = PATIENCE_SECONDS,
     pause: Callable[[float], object] = time.sleep,
 ) -> JobDetails:
-    """Writes a job's log as it grows and returns how it ended. A connection that is lost is made again, and nothing is
-    written twice. Where the job's node is gone, and its log with it, the cluster still says how it ended.
+    """Write a job's log as it grows, and return how the job ended.
+
+    A lost connection is made again, and nothing is written twice. If the job's node is gone, and its log with it, the
+    cluster still knows how the job ended.
 
     Args:
         patience: seconds without a connection after which to give up.
@@ -129,7 +144,7 @@ def follow(
 
 
 def failure(details: JobDetails) -> str:
-    """Why a job failed, in a line: of its log if its command ran, else of what kept Ray from running it."""
+    """Why a job failed, in one line: from its log if its command ran, else Ray's reason for not running it."""
     message = (details.message or "").strip()
     if details.driver_exit_code is not None:
         return f"its command ended with exit code {details.driver_exit_code}: {last_line(message)}"
@@ -137,14 +152,14 @@ def failure(details: JobDetails) -> str:
 
 
 def study_jobs(client: JobSubmissionClient, name: str | None = None) -> list[JobDetails]:
-    """The jobs that :func:`submit` sent there, oldest first; only those of a study, or the one with an id, if named."""
+    """Jobs sent by ``study submit``, oldest first. ``name`` selects a study's jobs, or one job by its id."""
     jobs = [job for job in client.list_jobs() if job.type == JobType.SUBMISSION and "asd_ray" in (job.metadata or {})]
     named = [job for job in jobs if name in (None, job.submission_id, (job.metadata or {})["study"])]
     return sorted(named, key=lambda job: job.start_time or 0)
 
 
 def last_lines(client: JobSubmissionClient, job: str, count: int) -> list[str]:
-    """The last lines of a job's log; none before it has one."""
+    """The last lines of a job's log. Empty while the job has no log."""
     try:
         log = client.get_job_logs(job)
     except RuntimeError:  # its node is gone
@@ -153,6 +168,6 @@ def last_lines(client: JobSubmissionClient, job: str, count: int) -> list[str]:
 
 
 def last_line(text: str) -> str:
-    """The last line of a text that says something, shortened; empty if there is none."""
+    """The last non-empty line of a text, shortened to 500 characters. Empty if there is none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:500] if lines else ""

@@ -1,4 +1,4 @@
-"""Notices that the head of Ray is gone, after which Ray's core ends this process within a minute, without a word."""
+"""Watch the head of Ray. If it is gone, Ray's core ends this process within a minute, without a message."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
-SECONDS = 5.0  # between two looks; two in a row must fail, because one may be the network's
+SECONDS = 5.0  # between two checks; two in a row must fail, because one may be a fault of the network
 
 
 @contextlib.contextmanager
 def watched(address: str, say: Callable[[str], object], seconds: float = SECONDS) -> Iterator[None]:
-    """Says when the head of Ray (its GCS) stops answering, and when it answers again, until the block ends.
+    """Say when the head of Ray (its GCS) stops answering, and when it answers again, until the block ends.
 
     Args:
         address: of the GCS, ``HOST:PORT``.
         say: called with a sentence, in a thread.
-        seconds: between two looks.
+        seconds: between two checks.
     """
     host, _, port = address.rpartition(":")
     over = threading.Event()

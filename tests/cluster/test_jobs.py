@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,6 +42,31 @@ class Cluster:
 def test_an_address_that_is_not_a_dashboards_is_wrong_usage(address: str) -> None:
     with pytest.raises(ConfigError, match="expected the address of a Ray dashboard, such as http://HEAD:8265"):
         cluster_jobs.connect(address)
+
+
+@pytest.mark.parametrize(
+    ("variables", "sent"),
+    [
+        ({}, "in-home"),
+        ({"RAY_AUTH_TOKEN_PATH": "named"}, "in-named"),
+        ({"RAY_AUTH_TOKEN_PATH": "named", "RAY_AUTH_TOKEN": " own\n"}, "own"),
+        ({"RAY_AUTH_MODE": "token"}, "in-home"),
+        ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "own"}, None),
+        ({"HOME": "nobody"}, None),
+    ],
+)
+def test_a_token_is_found_where_rays_own_tools_find_it(
+    variables: dict[str, str], sent: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("in-home\n")
+    (tmp_path / "named").write_text("in-named\n")
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": str(tmp_path), **variables}.items():
+        monkeypatch.setenv(name, value)
+    assert cluster_jobs.token_header() == ({"Authorization": f"Bearer {sent}"} if sent else {})
 
 
 def test_a_log_is_followed_to_the_end_over_lost_connections_and_written_once() -> None:
