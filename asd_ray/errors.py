@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""Errors that a user can put right: one sentence each, without a traceback on the command line."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ class AsdRayError(Exception):
 
 
 class StorageError(AsdRayError):
-    """Storage that is full or fails. It is nobody's result: what was under way runs again when the storage works."""
+    """Storage that is full or fails. No trial is to blame: what was under way runs again when the storage works."""
 
 
 class ConfigError(AsdRayError):
-    """A study file, a ``--set`` or an argument that does not validate: the command line exits with 2."""
+    """A study file, an option or an argument that does not validate. The command line exits with 2."""
 
     exit_code = 2
+
+
+class Interrupted(AsdRayError):
+    """The user stopped a command with Ctrl-C, or its job was stopped. The command line exits with 130."""
+
+    exit_code = 130

@@ -6,7 +6,6 @@ reports its epochs at once (:mod:`asd_ray.bench.stub_study`).
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from asd_ray.bench.processes import in_new_process, local_ray
 from asd_ray.bench.stub_study import Stub, open_folder, run_stub, write_study
 from asd_ray.bench.table import Comparison, Measured, duration, say, seconds_of
 from asd_ray.study.folder import TrialRecord
-from asd_ray.study.progress import StudyView
+from asd_ray.study.progress import StudyProgress
 
 
 @dataclass
@@ -44,11 +43,11 @@ class Observed:
         return (values[last] - values[first - 1]) / (last - first + 1)
 
 
-class Watched(StudyView):
-    """A study's view that takes the time, and the driver's memory every hundred trials."""
+class Watched(StudyProgress):
+    """A study's progress that takes the time, and the driver's memory every hundred trials."""
 
     def __init__(self, trials: int, concurrency: int) -> None:
-        super().__init__(io.StringIO(), "simulation", trials, concurrency)
+        super().__init__(None, trials, concurrency)
         self.observed = Observed()
         self.begin = (0.0, 0.0)
 

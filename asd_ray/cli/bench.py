@@ -1,4 +1,4 @@
-"""``asd-ray bench``: the benchmarks that the README quotes."""
+"""The command ``bench``: measure how fast asd_ray is."""
 
 from __future__ import annotations
 
@@ -21,15 +21,20 @@ NAMES = ("features", "data", "augment", "step", "ray", "scaling", "trial", "scor
 def bench(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help=f"Which: {', '.join(NAMES)}. By default all, an hour or more."),
+        typer.Argument(
+            metavar="[NAME]...", help=f"Benchmarks: {', '.join(NAMES)}. By default all, which takes an hour."
+        ),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A small fraction of the work: does it run?")] = False,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the JSON to this file, too.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do a small fraction of the work, to see that it runs.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write JSON to this file, too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Measure asd_ray beside what would be run instead, in one run: ours, the reference, their ratio, the target.
+    """Measure the speed of asd_ray's parts.
 
-    Run it on a machine that does nothing else. Progress is told on standard error.
+    Every part is measured beside a reference, what a user would run instead, in the same run. Prints both, their ratio
+    and the target. Run it on a machine that does nothing else. Progress is on standard error.
     """
     from asd_ray.bench.table import described, say
 

@@ -1,4 +1,4 @@
-"""The commands that know a cluster by its dashboard: ``study submit``, and ``study status --address``."""
+"""Commands that talk to a cluster through its dashboard: ``study submit`` and ``study status --address``."""
 
 from __future__ import annotations
 
@@ -10,34 +10,33 @@ from typing import Annotated, Any
 import typer
 from tabulate import tabulate
 
-from asd_ray.cli.options import AsJson, parse_overrides
-from asd_ray.errors import AsdRayError, ConfigError
+from asd_ray.cli.options import AsJson, Overrides, StudyFile, parse_overrides
+from asd_ray.errors import AsdRayError, ConfigError, Interrupted
 
-LINES = 10  # of a job's log, in its status
+LINES = 10  # last lines of a job's log that its status shows
 
 
 def submit(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The study file (YAML).")],
-    address: Annotated[str, typer.Option(metavar="URL", help="Of the cluster's dashboard: http://HEAD:8265.")],
+    file: StudyFile,
+    address: Annotated[
+        str, typer.Option(metavar="URL", help="Address of the cluster's dashboard, such as http://HEAD:8265.")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             metavar="DIR",
-            help="The study folder: an absolute path on storage that all nodes share. Default, on a Ray that is this "
+            help="The study folder: an absolute path on storage that all nodes share. Default on a Ray of this "
             "computer alone: runs/<name>.",
         ),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the study file; repeatable."),
-    ] = None,
+    overrides: Overrides = None,
     env: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY[=VALUE]",
-            help="An environment variable for the job, with its value here if none is given; repeatable. Ray keeps it "
-            "in the job's description.",
+            help="Set an environment variable of the job; without =VALUE, to its value here. Repeatable. Ray stores "
+            "it in the job's description.",
         ),
     ] = None,
     driver_cpus: Annotated[
@@ -46,20 +45,19 @@ def submit(
             "--driver-cpus",
             metavar="N",
             min=0.01,
-            help="Cores that the study's own process reserves, on any node. Without, it runs on the head.",
+            help="Reserve N cores on any node for the study's own process. By default it runs on the head.",
         ),
     ] = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the job's log.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Send a study that has succeeded once more.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return at once; do not follow the job's log.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Submit a study that has succeeded once more.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send a study to a cluster as a Ray Job, and follow it.
+    """Run a study on a cluster, as a Ray Job, and follow it.
 
-    The job carries the study file and asd_ray's code, never data. Sent twice, a study runs once: the second command
-    follows the first's job. A study that failed or was stopped is sent again and goes on. Exit code: 0 succeeded, 1
-    failed, 130 stopped, or Ctrl-C, which leaves the job running.
+    The job carries the study file and asd_ray's code, but no data. If the study's job runs already, the command follows
+    that job. A study that failed or was stopped is submitted again and resumes. Exit code: 0 succeeded, 1 failed, 130
+    stopped, or Ctrl-C, which leaves the job running.
     """
-    from asd_ray.cli.app import Interrupted
     from asd_ray.cluster import jobs
     from asd_ray.cluster import submit as sending
     from asd_ray.config.study_file import load_study
@@ -108,7 +106,7 @@ def submit(
 
 
 def jobs_status(address: str, name: str | None, as_json: bool) -> None:
-    """Prints the studies submitted to a cluster; of one study, with the last lines of its jobs' logs."""
+    """Print the studies that were submitted to a cluster, or one of them with the last lines of its jobs' logs."""
     from asd_ray.cluster import jobs
 
     client = jobs.connect(address)
@@ -146,5 +144,5 @@ def jobs_status(address: str, name: str | None, as_json: bool) -> None:
 
 
 def _moment(milliseconds: int | None) -> str:
-    """A time of Ray's as a person reads it, in this computer's time zone; empty if there is none."""
+    """Format a time of Ray's in this computer's time zone; empty if there is none."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(milliseconds / 1000)) if milliseconds else ""

@@ -1,4 +1,4 @@
-"""The commands about recordings: ``asd-ray data …``."""
+"""Commands that get, make and check recordings: ``asd-ray data …``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from asd_ray.cli.options import AsJson, Layout, Machines, ProgressBar
-from asd_ray.errors import ConfigError
+from asd_ray.cli.options import AsJson, Layout, Machines
+from asd_ray.cli.terminal import ProgressBar
 
 if TYPE_CHECKING:
     from asd_ray.data.check import Report
@@ -39,45 +39,34 @@ class Part(str, Enum):
 @data_app.command()
 def synth(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write the set to.")],
-    machines: Annotated[int, typer.Option(help="Machine types.", min=1)] = 6,
-    ids: Annotated[int, typer.Option(help="Individuals (IDs, or sections) of each machine type.", min=1)] = 4,
+    machines: Annotated[int, typer.Option(help="Machine types.", min=1, max=6)] = 6,
+    ids: Annotated[int, typer.Option(help="Individuals (IDs, or sections) of each machine type.", min=1, max=7)] = 4,
     train: Annotated[int, typer.Option(help="Normal training clips of each ID.", min=1)] = 50,
     test_normal: Annotated[int, typer.Option(help="Normal test clips of each ID.", min=1)] = 25,
     test_anomaly: Annotated[int, typer.Option(help="Anomalous test clips of each ID.", min=1)] = 25,
-    snr_db: Annotated[float, typer.Option(help="Machine against factory background, in dB.")] = 6.0,
+    snr_db: Annotated[
+        float, typer.Option(help="Level of the machine above the factory's noise, in dB.", min=-20, max=60)
+    ] = 6.0,
     seed: Annotated[int, typer.Option(help="Seed of the generator.", min=0)] = 0,
     layout: Annotated[SynthLayout, typer.Option(help="Names and folders like those of this set.")] = (
         SynthLayout.dcase2020
     ),
     as_json: AsJson = False,
 ) -> None:
-    """Make a set of synthetic machines; a second run makes only what is missing. A testbed, not evidence."""
-    from pydantic import ValidationError
+    """Make recordings of synthetic machines.
 
-    from asd_ray.cluster.session import local_tasks
-    from asd_ray.config import SyntheticConfig
-    from asd_ray.data.synthetic.recordings import synthesise
+    A second run makes only what is missing. The set is a testbed; results on it are no evidence about real machines.
+    """
+    from asd_ray.datasets import synthesise
 
-    try:
-        config = SyntheticConfig(
-            machines=machines,
-            ids=ids,
-            train=train,
-            test_normal=test_normal,
-            test_anomaly=test_anomaly,
-            snr_db=snr_db,
-            seed=seed,
+    with ProgressBar("synthetic recordings") as progress:
+        recordings = synthesise(
+            out, machines, ids, train, test_normal, test_anomaly, snr_db, seed, layout.value, progress
         )
-    except ValidationError as error:
-        detail = error.errors()[0]
-        raise ConfigError(f"--{detail['loc'][0]}: {detail['msg'].lower()}, but got {detail['input']}.") from None
-    clips = config.machines * config.ids * (config.train + config.test_normal + config.test_anomaly)
-    with ProgressBar("synthetic recordings") as progress, local_tasks(clips) as run:
-        recordings = synthesise(out, config, layout.value, progress=progress, parallel_map=run)
     if as_json:
         typer.echo(json.dumps({"root": str(out.resolve()), "clips": len(recordings), "layout": layout.value}))
     else:
-        typer.echo(f"{len(recordings)} clips of {config.machines} machines in {out} (faults.csv lists the faults)")
+        typer.echo(f"{len(recordings)} clips of {machines} machines in {out} (faults.csv lists the faults)")
 
 
 @data_app.command()
@@ -86,10 +75,13 @@ def calibrate(
     machines: Annotated[int, typer.Option(help="Machine types.", min=1, max=6)] = 3,
     ids: Annotated[int, typer.Option(help="Individuals (IDs) of each machine type.", min=1, max=7)] = 2,
     seeds: Annotated[int, typer.Option(help="Generator seeds, from 0.", min=1)] = 3,
-    epochs: Annotated[int, typer.Option(help="Of the DCASE 2020 baseline's autoencoder; 0 leaves it out.", min=0)] = 0,
+    epochs: Annotated[int, typer.Option(help="Epochs of the DCASE 2020 autoencoder; 0 leaves it out.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """How hard the synthetic machines are: the AUC of detectors that know nothing, little, and the faults."""
+    """Measure how hard the synthetic machines are.
+
+    Prints the AUC of detectors that know nothing, little, or the faults.
+    """
     import pandas as pd
     from tabulate import tabulate
 
@@ -117,23 +109,26 @@ def calibrate(
 @data_app.command()
 def check(
     root: Annotated[Path, typer.Argument(metavar="DIR", help="The data set's folder.")],
-    layout: Annotated[Layout | None, typer.Option(help="How its names are read; found out by default.")] = None,
+    layout: Layout = None,
     machines: Machines = None,
     deep: Annotated[bool, typer.Option("--deep", help="Decode every clip; find duplicates across the splits.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What is in a data set, and what is wrong with it. Exits with 1 if a problem would stop a study."""
+    """List what is in a data set, and its problems.
+
+    Exit code 1 if a problem would stop a study.
+    """
     from asd_ray.data.check import check as check_set
 
     with ProgressBar("clips") as progress:
-        report = check_set(root, layout.value if layout else None, deep=deep, progress=progress, machines=machines)
+        report = check_set(root, layout, deep=deep, progress=progress, machines=machines)
     typer.echo(report.to_json() if as_json else _check_text(report))
     if not report.ok:
         raise typer.Exit(1)
 
 
 def _check_text(report: Report) -> str:
-    """The counts by machine, ID and domain, and the problems by kind."""
+    """Format the counts by machine, ID and domain, and the problems by kind."""
     from tabulate import tabulate
 
     columns = [("train", "normal"), ("test", "normal"), ("test", "anomaly"), ("test", "unknown")]
@@ -164,13 +159,18 @@ def download(
     ] = None,
     base_url: Annotated[
         str | None,
-        typer.Option(help="A mirror that has the files as URL/<record>/<file>.", envvar="ASD_RAY_BASE_URL"),
+        typer.Option(
+            help="Download from this mirror, which has the files as URL/<record>/<file>.", envvar="ASD_RAY_BASE_URL"
+        ),
     ] = None,
     connections: Annotated[
         int, typer.Option(help="Parallel connections; Zenodo limits the rate of each.", min=1, max=64)
     ] = 8,
 ) -> None:
-    """Fetch a public data set: resumes, verifies, unpacks, attaches the evaluation set's published labels."""
+    """Download a public data set and unpack it.
+
+    Resumes after an interruption, verifies checksums, and attaches the published labels of the evaluation set.
+    """
     from asd_ray.data.public.download import Progress as Downloaded
     from asd_ray.data.public.download import download as fetch
     from asd_ray.data.public.download import progress_line

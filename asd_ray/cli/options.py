@@ -1,44 +1,43 @@
-"""What the commands of several modules share: options, and the progress bar."""
+"""Options that several commands share, and how they are parsed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from enum import Enum
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from asd_ray.errors import ConfigError
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
-Machines = Annotated[
-    list[str] | None, typer.Option("--machine", metavar="NAME", help="Only this machine type; repeatable.")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Layout of folders and file names: dcase2020, dcase2022, folder or synthetic. By default the names tell.",
+    ),
 ]
-
-
-class Layout(str, Enum):
-    dcase2020 = "dcase2020"
-    dcase2022 = "dcase2022"
-    folder = "folder"
-    synthetic = "synthetic"
-
-
-class ProgressBar:
-    """A progress bar on the terminal's standard error, as a ``progress(done, total)`` callable."""
-
-    def __init__(self, what: str, console: Console | None = None) -> None:
-        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console or Console(stderr=True), transient=True)
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        self.bar.start()
-        task = self.bar.add_task("", total=None)
-        return lambda done, total: self.bar.update(task, completed=done, total=total)
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.stop()
+Machines = Annotated[
+    list[str] | None, typer.Option("--machine", metavar="NAME", help="Use this machine type only; repeatable.")
+]
+StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="The study file (YAML).")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replace a key of the study file, such as search.num_trials=20; repeatable.",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDR",
+        help="Run on this Ray: HOST:PORT, or 'auto' for the one that `ray start --head` started here. By default a "
+        "local Ray is started.",
+    ),
+]
 
 
 def parse_overrides(overrides: Sequence[str] | None) -> dict[str, Any]:

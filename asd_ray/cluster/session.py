@@ -1,15 +1,14 @@
-"""The Ray that a study runs on: a local one of its own, or the cluster at an address."""
+"""Start a local Ray or connect to one, and leave the process as it was afterwards."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import IO, Any
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import ray
 
@@ -17,34 +16,58 @@ from asd_ray.config import ResourceConfig
 from asd_ray.errors import AsdRayError
 from asd_ray.memory import ONE_ARENA
 
-log = logging.getLogger("asd_ray")
+# Set while a session lasts, unless the user has set them.
+ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's other output prints a table of the experiment even with verbose=0
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's handler of Ctrl-C would wait for a trial's next report
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # epochs report no objective
+    # The trial's folder and the study's have what these would keep, and nothing is restored from them.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+}
+LOCAL_ENVIRONMENT = {
+    **ONE_ARENA,
+    "RAY_USAGE_STATS_ENABLED": "0",
+}  # nothing is sent anywhere unless the user asks for it
+TUNE_ANALYSIS = "ray.tune.analysis.experiment_analysis"  # warns that the files of Tune's loggers are missing
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # those that Ray or Tune handles
 
 
 @contextlib.contextmanager
-def ray_session(address: str | None, name: str, resources: ResourceConfig) -> Iterator[str]:
-    """Connects to the Ray at ``address``, or starts a local one; shuts down what it started. Yields what it is.
+def ray_session(
+    address: str | None, name: str, resources: ResourceConfig, show_ray_output: bool = False
+) -> Iterator[str]:
+    """Connect to Ray, or start a local one, until the block ends. Yields a line that says which Ray it is.
+
+    This process's signal handlers, environment variables and loggers are its own again afterwards; its handlers of
+    Ctrl-C and SIGTERM also meanwhile.
 
     Args:
-        address: ``HOST:PORT``, ``auto`` for the one that ``ray start --head`` started here, or None for a local Ray of
-            this process's own (its dashboard on the loopback interface, token authentication as Ray has it on).
+        address: ``HOST:PORT``, ``auto`` for the Ray that ``ray start --head`` started here, or None for a local Ray
+            (its dashboard on the loopback interface, token authentication as Ray has it on).
         name: of the study; names the job in the Ray dashboard, and a namespace of its own.
+        resources: of one trial; Ray must have room for them.
+        show_ray_output: let Ray and its workers print to standard output and error.
 
     Raises:
-        AsdRayError: there is no Ray at the address, or it has no room for one trial.
+        AsdRayError: Ray already runs in this process; there is no Ray at the address, or no room for one trial.
     """
-    # Ours is the handler for Ctrl-C: Ray Tune's would wait for a trial's next report first. Epochs report no objective.
-    for switch in (
-        "TUNE_DISABLE_SIGINT_HANDLER",
-        "TUNE_DISABLE_STRICT_METRIC_CHECKING",
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS",
-    ):
-        os.environ.setdefault(switch, "1")
-    # What its loggers and its own memory would keep of a trial is in the trial's folder; we restore nothing from it.
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
-    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # it misses those loggers' files
-    if address is None:
-        for variable, value in ONE_ARENA.items():
-            os.environ.setdefault(variable, value)  # of Ray's processes, which this one starts
+    if ray.is_initialized():
+        raise AsdRayError(
+            "this process is connected to a Ray already; call ray.shutdown() first, and give its address to run on it."
+        )
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_environment(ENVIRONMENT if address else {**ENVIRONMENT, **LOCAL_ENVIRONMENT}))
+        restore_signals = stack.enter_context(_signal_handlers())
+        level = logging.INFO if show_ray_output else logging.CRITICAL
+        stack.enter_context(_logger_levels({"ray": level, TUNE_ANALYSIS: max(level, logging.ERROR)}))
+        stack.callback(ray.shutdown)
+        line = _connect(address, name, resources, level)
+        restore_signals()  # ray.init replaces the handler of SIGTERM
+        yield line
+
+
+def _connect(address: str | None, name: str, resources: ResourceConfig, level: int) -> str:
     missing = {variable: value for variable, value in ONE_ARENA.items() if variable not in os.environ}
     job = ray.job_config.JobConfig(
         metadata={"job_name": name, "study": name}, runtime_env={"env_vars": missing} if missing else None
@@ -53,11 +76,10 @@ def ray_session(address: str | None, name: str, resources: ResourceConfig) -> It
     options: dict[str, object] = {
         "namespace": f"asd_ray-{name}",
         "job_config": job,
-        "logging_level": logging.INFO,
-        "log_to_driver": True,
+        "logging_level": level,
+        "log_to_driver": level == logging.INFO,
     }
     if address is None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unless the user asks for it
         # A trial's workers must fit: on a machine with fewer cores they share them, slower but right.
         options |= {"num_cpus": max(os.cpu_count() or 1, round(needed)), "include_dashboard": True}
     try:
@@ -67,27 +89,66 @@ def ray_session(address: str | None, name: str, resources: ResourceConfig) -> It
             f"no Ray is running at {address!r}: start one with `ray start --head`, or leave --address out to have a "
             f"local one."
         ) from None
+    total = ray.cluster_resources()
+    if total.get("CPU", 0) < needed or total.get("GPU", 0) < resources.workers * resources.gpus_per_worker:
+        raise AsdRayError(
+            f"a trial needs {needed:g} CPUs and {resources.workers * resources.gpus_per_worker:g} GPUs "
+            f"(resources.workers x cpus_per_worker, gpus_per_worker), but this Ray has {total.get('CPU', 0):g} and "
+            f"{total.get('GPU', 0):g}."
+        )
+    dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else "no dashboard"
+    return f"Ray {ray.__version__} {'at ' + address if address else 'started here'}, dashboard {dashboard}"
+
+
+@contextlib.contextmanager
+def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables that are not set, until the block ends."""
+    missing = {variable: value for variable, value in defaults.items() if variable not in os.environ}
+    os.environ.update(missing)
     try:
-        total = ray.cluster_resources()
-        if total.get("CPU", 0) < needed or total.get("GPU", 0) < resources.workers * resources.gpus_per_worker:
-            raise AsdRayError(
-                f"a trial needs {needed:g} CPUs and {resources.workers * resources.gpus_per_worker:g} GPUs "
-                f"(resources.workers x cpus_per_worker, gpus_per_worker), but this Ray has {total.get('CPU', 0):g} and "
-                f"{total.get('GPU', 0):g}."
-            )
-        dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else "no dashboard"
-        yield f"Ray {ray.__version__} {'at ' + address if address else 'started here'}, dashboard {dashboard}"
+        yield
     finally:
-        ray.shutdown()
+        for variable in missing:
+            os.environ.pop(variable, None)
+
+
+@contextlib.contextmanager
+def _signal_handlers() -> Iterator[Callable[[], None]]:
+    """Restore this process's signal handlers when the block ends. Yields a function that does so at once."""
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+
+    def restore() -> None:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python, and so Ray, sets no handler
+            for signum, handler in before.items():
+                if signal.getsignal(signum) is not handler:
+                    signal.signal(signum, handler)
+
+    try:
+        yield restore
+    finally:
+        restore()
+
+
+@contextlib.contextmanager
+def _logger_levels(levels: Mapping[str, int]) -> Iterator[None]:
+    """Set the levels of loggers until the block ends."""
+    before = {name: logging.getLogger(name).level for name in levels}
+    try:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def concurrency(resources: ResourceConfig, growing: bool = False) -> int:
-    """How many trials run at the same time: as many as there is room for, or the study's own limit.
+    """Number of trials at the same time: as many as there is room for, or the study's own limit.
 
     Args:
         resources: of the study.
-        growing: Ray may be a cluster that an autoscaler enlarges while trials wait: then the study's own limit says how
-            far, and room that is not there yet does not count against it.
+        growing: Ray may be a cluster that an autoscaler enlarges while trials wait. Then the study's own limit holds,
+            if it has one, whatever room there is now.
     """
     limit = resources.max_concurrent_trials
     room = resources.room(ray.cluster_resources())
@@ -95,7 +156,7 @@ def concurrency(resources: ResourceConfig, growing: bool = False) -> int:
 
 
 def parallel(function: Any, chunks: Iterable[Any]) -> Iterator[Any]:
-    """Runs ``function`` on every chunk as Ray tasks, one core each, yielding results as they end."""
+    """Run ``function`` on every chunk as Ray tasks of one core each. Yields results as they end."""
     task = ray.remote(num_cpus=1)(_call)
     pending = [task.remote(function, chunk) for chunk in chunks]
     while pending:
@@ -109,42 +170,9 @@ def _call(function: Any, chunk: Any) -> Any:
 
 @contextlib.contextmanager
 def local_tasks(items: int) -> Iterator[Callable[[Any, Iterable[Any]], Iterator[Any]] | None]:
-    """A :func:`parallel` on a local Ray of its own, or None where starting one would take longer than the work."""
+    """Start a local Ray for small tasks. Yields :func:`parallel`, or None where Ray starts longer than they take."""
     if items < 500 or (os.cpu_count() or 1) == 1:
         yield None
         return
-    with (
-        tempfile.TemporaryDirectory(prefix="asd_ray-") as folder,
-        quiet_terminal(Path(folder) / "ray.log"),
-        ray_session(None, "tasks", ResourceConfig()),
-    ):
+    with ray_session(None, "tasks", ResourceConfig()):
         yield parallel
-
-
-@contextlib.contextmanager
-def quiet_terminal(log_file: Path, stdout: bool = True) -> Iterator[IO[str]]:
-    """Sends all that this process and Ray's write to the terminal to a file; yields a stream that still reaches it:
-    standard output, or standard error where standard output is kept for a script.
-
-    Redirects the file descriptors, not only Python's streams, because much of Ray's output is written by its C++ core.
-    """
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    terminal = os.fdopen(
-        os.dup(saved[0 if stdout else 1]), "w", buffering=1, encoding=sys.stdout.encoding or "utf-8", errors="replace"
-    )
-    try:
-        with log_file.open("ab", buffering=0) as sink:
-            os.dup2(sink.fileno(), 1)
-            os.dup2(sink.fileno(), 2)
-        yield terminal
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        terminal.close()
-        os.dup2(saved[0], 1)
-        os.dup2(saved[1], 2)
-        os.close(saved[0])
-        os.close(saved[1])

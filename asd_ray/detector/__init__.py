@@ -1,1 +1,1 @@
-"""A trained detector on disk: save, load, score, decide."""
+"""Save and load a trained detector, score recordings, and decide which are anomalous."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from asd_ray.config import StudyConfig
+from asd_ray.config.evaluation import ScoreKind
 from asd_ray.data import audio
 from asd_ray.detector.which_machine import infer_group
 from asd_ray.errors import AsdRayError
@@ -36,7 +37,7 @@ from asd_ray.features.store import Manifest
 from asd_ray.files import write_folder_atomically
 from asd_ray.methods.base import DataInfo, Method, own_scores
 from asd_ray.methods.registry import build
-from asd_ray.scoring import Embedded, ScoreKind, Scorer, group_logits
+from asd_ray.scoring import Embedded, Scorer, group_logits
 from asd_ray.scoring.thresholds import decide, fit_thresholds
 
 FORMAT = 3  # format 2 is the same; it was written before classes could be finer than machine and ID
@@ -69,7 +70,7 @@ class Detector:
         info: facts about the training data; ``info.groups`` are the machines and IDs that the detector knows.
         method: in eval mode.
         train: embeddings, logits, groups and labels of the training clips.
-        kind: of its scores, one of :data:`asd_ray.scoring.KINDS`.
+        kind: of its scores, one of :data:`asd_ray.registry.SCORES`.
         thresholds: ``machine/id`` -> score above which a clip is called anomalous.
     """
 
@@ -77,7 +78,7 @@ class Detector:
     info: DataInfo
     method: Method
     train: Embedded
-    kind: ScoreKind
+    kind: str
     thresholds: Mapping[str, float]
 
     @staticmethod
@@ -287,8 +288,7 @@ def save_detector(
     Returns:
         (G + 1,) the thresholds of that score (:func:`asd_ray.scoring.thresholds.fit_thresholds`).
     """
-    kind = cast(ScoreKind, score)
-    own = Scorer(train, study.evaluation).score_train([kind])[kind]
+    own = Scorer(train, study.evaluation).score_train([score])[score]
     info = data_info(manifest, classes)
     thresholds = fit_thresholds(own, train.group, info.groups, study.evaluation)
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in method.state_dict().items()}
@@ -297,7 +297,7 @@ def save_detector(
         format=FORMAT,
         study=study,
         info=info,
-        score=kind,
+        score=score,
         thresholds=dict(zip(info.groups, thresholds.tolist(), strict=False)),
     )
 

@@ -1,4 +1,4 @@
-"""Which of the machines that a detector knows a recording is of, from the recording's path."""
+"""Infer a recording's machine and ID from its path."""
 
 from __future__ import annotations
 
@@ -8,32 +8,40 @@ from pathlib import Path
 
 from asd_ray.errors import ConfigError
 
-_NAMED = re.compile(r"(?:(?:normal|anomaly)_)?(?:id|section)_([0-9]{2})_")  # as DCASE 2020, 2021 and later name files
+_FILE_ID = re.compile(r"(?:(?:normal|anomaly)_)?(?:id|section)_([0-9]{2})_")  # file names of DCASE 2020, 2021 and later
 _NO_ID = re.compile("train|test|source_test|target_test|normal|anomaly|anomalous|abnormal|source|target", re.IGNORECASE)
 
 
-def tell_group(path: Path, groups: Sequence[str], machine: str | None = None, machine_id: str | None = None) -> str:
-    """Which of a detector's machines and IDs (``machine/id``) a recording is of.
+def infer_group(path: Path, groups: Sequence[str], machine: str | None = None, id: str | None = None) -> str:
+    """Infer a recording's machine and ID from its path.
 
-    The machine is the nearest folder that is called like one of the detector's. The ID is in the file's name, as in
-    the DCASE sets, or in the folders below the machine's, as in the layout ``folder``. What the path does not say is
-    taken from ``machine`` and ``machine_id``, and need not be said where only one is left. An ID in the name that
-    the detector does not know is none of its, unless ``machine_id`` says which to take.
+    The machine is the nearest folder with the name of a machine that the detector knows. The ID is in the file's name,
+    as in the DCASE sets, or in the folders below the machine's, as in the layout ``folder``. What the path does not
+    name is taken from ``machine`` and ``id``, or is clear because only one group is left. A file name may have an ID
+    that the detector does not know: then ``id`` must say which one to use.
+
+    Args:
+        path: of the recording.
+        groups: the machines and IDs that the detector knows, as ``machine/id``.
+        machine, id: what the path does not name.
+
+    Returns:
+        One of ``groups``.
 
     Raises:
-        ConfigError: it cannot be told, or the path says something else than ``machine`` and ``machine_id``.
+        ConfigError: several groups are left or none, or the path contradicts ``machine`` and ``id``.
     """
     known = f"this detector knows {', '.join(name.replace('/', ' ') for name in groups)}"
-    own_machine, own_id = _said(path, groups)
-    told = f"{own_machine}/{own_id}"
-    if told in groups:
-        if machine not in (None, own_machine) or machine_id not in (None, own_id):
+    own_machine, own_id = _named_by(path, groups)
+    named = f"{own_machine}/{own_id}"
+    if named in groups:
+        if machine not in (None, own_machine) or id not in (None, own_id):
             raise ConfigError(
-                f"{path}: its path says {told.replace('/', ' ')}, --machine and --id say "
-                f"{' '.join(filter(None, (machine, machine_id)))}; leave them out or move the file; {known}."
+                f"{path}: its path says {named.replace('/', ' ')}, --machine and --id say "
+                f"{' '.join(filter(None, (machine, id)))}; leave them out or move the file; {known}."
             )
-        return told
-    own_machine, own_id = machine or own_machine, machine_id or own_id
+        return named
+    own_machine, own_id = machine or own_machine, id or own_id
     left = [name for name in groups if _fits(name, own_machine, own_id)]
     if len(left) == 1:
         return left[0]
@@ -44,14 +52,14 @@ def tell_group(path: Path, groups: Sequence[str], machine: str | None = None, ma
     )
 
 
-def _fits(name: str, machine: str | None, machine_id: str | None) -> bool:
+def _fits(name: str, machine: str | None, id: str | None) -> bool:
     own_machine, own_id = name.split("/", 1)
-    return machine in (None, own_machine) and machine_id in (None, own_id)
+    return machine in (None, own_machine) and id in (None, own_id)
 
 
-def _said(path: Path, groups: Sequence[str]) -> tuple[str | None, str | None]:
-    """Machine and ID as far as the path says them."""
-    match = _NAMED.match(path.name)
+def _named_by(path: Path, groups: Sequence[str]) -> tuple[str | None, str | None]:
+    """The machine and the ID that the path names; None for what it does not name."""
+    match = _FILE_ID.match(path.name)
     named = match[1] if match else None
     machines = {name.split("/", 1)[0] for name in groups}
     folders = path.absolute().parts[:-1]

@@ -1,4 +1,4 @@
-"""A study's tables and report, made from its trials' records: any time, as often as wanted, without Ray."""
+"""Write a study's tables and report from the records of its trials, without Ray."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from asd_ray.study.objectives import with_front
 
 
 def write_results(folder: StudyFolder, study: StudyConfig) -> None:
-    """Writes the tables, the best trial's detector and submission, and the report, from the trials' records."""
+    """Write the tables, the best trial's detector and submission, and the report."""
     records = list(folder.finished().values())
     trials = with_front(pd.DataFrame([_row(record, study) for record in records]))
     everything = sorted([*records, *folder.repeats()], key=lambda record: (record.trial, record.repeat))

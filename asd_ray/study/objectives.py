@@ -47,9 +47,9 @@ def objective_values(rows: pd.DataFrame, kinds: Sequence[ObjectiveKind], detecto
                 return None
             values[kind] = value
     if set(kinds) & set(MINIMISED):
-        from asd_ray.detector.detector import load_detector
+        from asd_ray.detector.detector import Detector
 
-        loaded = load_detector(detector)
+        loaded = Detector.load(detector)
         measures = {"latency": latency, "size": size}
         values.update({kind: measures[kind](loaded) for kind in kinds if kind in MINIMISED})
     return {kind: values[kind] for kind in kinds}

@@ -1,196 +1,212 @@
-"""What a running study shows: phases, trials, the best so far, the time left; in a terminal, and as lines in a log.
-
-In a terminal one picture is redrawn in place. Elsewhere (a pipe, a cluster job) only changes are printed, as lines.
-Everything is logged to ``logs/study.log`` as well.
-"""
+"""Report the progress of a running study: to a callback, event by event, and to the study's log file."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
-
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from typing import Any, Literal
 
 from asd_ray.config import Scalar
+from asd_ray.report.text import format_seconds
 from asd_ray.study.folder import TrialRecord
 
 log = logging.getLogger("asd_ray")
-LINE_SECONDS = 10.0  # a progress line at most this often where nothing is redrawn
+STEP_SECONDS = 1.0  # shortest time between two events of kind "step"
+Kind = Literal["phase", "step", "message", "trial_started", "epoch", "trial_ended"]
 
 
-@dataclass
-class RunningTrial:
-    number: int
-    repeat: int
-    values: dict[str, Scalar]
-    started: float = field(default_factory=lambda: time.monotonic())
-    epoch: dict[str, Any] = field(default_factory=dict)
+@dataclass(frozen=True)
+class StudyEvent:
+    """One piece of news about a running study. ``str(event)`` is a line for a person.
 
-    @property
-    def name(self) -> str:
-        return _name(self.number, self.repeat)
+    Attributes:
+        kind: ``phase`` (a phase begins), ``step`` (part of a phase is done; at most one a second), ``message``,
+            ``trial_started``, ``epoch`` (a trial has trained one), ``trial_ended``.
+        text: one line that says it all.
+        phase: the phase of the study, such as ``computing Log-Mel features``.
+        done, total: steps of the phase, 0 of 0 where it has none. For events of trials: trials that have ended, and
+            all that will run.
+        seconds_left: estimated time to the end of the phase; None while it is unknown.
+        trial, repeat: number of the trial, and of its repeat with another seed (0: the trial itself); None for events
+            that are not about a trial.
+        values: searched key -> value of the trial.
+        metrics: what the epoch reported: ``stage``, ``epoch``, ``epochs``, ``loss``, ``samples_per_s``, ...
+        record: how the trial ended.
+        best: the best complete trial so far.
+    """
 
-    def line(self) -> str:
-        return format_epoch(self.epoch) if self.epoch else "starting its workers"
+    kind: Kind
+    text: str
+    phase: str = ""
+    done: int = 0
+    total: int = 0
+    seconds_left: float | None = None
+    trial: int | None = None
+    repeat: int = 0
+    values: Mapping[str, Scalar] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    record: TrialRecord | None = None
+    best: TrialRecord | None = None
+
+    def __str__(self) -> str:
+        return self.text
 
 
-class StudyView:
-    """The live picture of one study. All methods are cheap and may be called from any thread."""
+Listener = Callable[[StudyEvent], object]
 
-    def __init__(self, stream: IO[str], name: str, total: int, concurrency: int = 1) -> None:
-        self.console = Console(file=stream, highlight=False)
-        self.name, self.total, self.concurrency = name, total, concurrency
-        self.phase_name, self.phase_done, self.phase_total = "", 0, 0
-        self.phase_started = self.started = time.monotonic()
-        self.last_line = 0.0
-        self.running: dict[tuple[int, int], RunningTrial] = {}
+
+class StudyProgress:
+    """The state of a running study, told to a listener. Methods may be called from any thread.
+
+    Args:
+        listener: called with every event, one call at a time; an exception that it raises ends the study.
+        total: trials, repeats included.
+        concurrency: trials that run at the same time.
+    """
+
+    def __init__(self, listener: Listener | None, total: int, concurrency: int = 1) -> None:
+        self.listener, self.total, self.concurrency = listener, total, concurrency
         self.finished: list[TrialRecord] = []
-        self.spent: list[float] = []
-        self.where = ""
+        self.best: TrialRecord | None = None
+        self.running: dict[tuple[int, int], tuple[float, dict[str, Scalar]]] = {}
+        """Trial and repeat -> when it started, and its values."""
+        self._durations: list[float] = []
+        self._phase, self._done, self._steps = "", 0, 0
+        self._phase_started = self._last_step = time.monotonic()
+        self._file: logging.Handler | None = None
+        self._lock = threading.RLock()
 
     @contextlib.contextmanager
-    def open(self, log_file: Path) -> Iterator[StudyView]:
-        """Shows the view, and sends the log to ``log_file`` (warnings also to the terminal), until the block ends."""
+    def open(self, log_file: Path) -> Iterator[StudyProgress]:
+        """Write events to ``log_file``, and tell the package's warnings as messages, until the block ends.
+
+        The logger ``asd_ray`` has one more handler meanwhile; its level and propagation do not change.
+        """
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(log_file, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        warnings = _ConsoleHandler(self.console)
-        level, propagate = log.level, log.propagate
-        log.setLevel(logging.INFO)
-        log.propagate = False
-        log.addHandler(handler)
+        self._file, warnings = logging.FileHandler(log_file, encoding="utf-8"), _Warnings(self)
+        self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(warnings)
         try:
-            if self.console.is_terminal:
-                # What others write to Python's streams belongs in the log file, not above the picture.
-                with Live(
-                    get_renderable=self._picture,
-                    console=self.console,
-                    refresh_per_second=2,
-                    transient=True,
-                    redirect_stdout=False,
-                    redirect_stderr=False,
-                ):
-                    yield self
-            else:
-                yield self
+            yield self
         finally:
-            log.removeHandler(handler)
             log.removeHandler(warnings)
-            handler.close()
-            log.setLevel(level)
-            log.propagate = propagate
+            file, self._file = self._file, None
+            file.close()
+
+    def resume(self, records: Iterable[TrialRecord]) -> None:
+        """Take over the trials that ended in earlier runs of the study."""
+        for record in records:
+            self._add(record)
 
     def say(self, text: str) -> None:
-        """A line that stays: above the picture in a terminal, and in the log."""
-        log.info(text)
-        self.console.print(text, markup=False, soft_wrap=True)
+        """Tell a message."""
+        self._write(text)
+        self._tell("message", text)
+
+    def warn(self, text: str) -> None:
+        """Tell a warning."""
+        self._write(text, logging.WARNING)
+        self._tell("message", f"warning: {text}")
 
     def phase(self, name: str, total: int = 0) -> None:
-        """Begins a phase, of ``total`` steps if that is known."""
-        self.phase_name, self.phase_done, self.phase_total = name, 0, total
-        self.phase_started = self.last_line = time.monotonic()
-        log.info(name)
+        """Begin a phase, of ``total`` steps if that is known."""
+        self._phase, self._done, self._steps = name, 0, total
+        self._phase_started = self._last_step = time.monotonic()
+        self._write(name)
+        self._tell("phase", name)
 
     def progress(self, done: int, total: int) -> None:
-        """How far the phase is."""
-        self.phase_done, self.phase_total = done, total
-        self._line(self._phase_line())
+        """Tell how many steps of the phase are done."""
+        self._done, self._steps = done, total
+        now = time.monotonic()
+        if now - self._last_step < STEP_SECONDS:
+            return
+        self._last_step = now
+        left = (now - self._phase_started) * (total - done) / done if done else None
+        self._tell("step", f"{self._phase}: {done} of {total}{_left(left)}", seconds_left=left)
 
     def trial_started(self, number: int, repeat: int, values: dict[str, Scalar]) -> None:
-        trial = self.running[number, repeat] = RunningTrial(number, repeat, values)
-        log.info("trial %s starts: %s", trial.name, format_values(values))
+        self.running[number, repeat] = time.monotonic(), values
+        text = f"trial {trial_name(number, repeat)} starts: {format_values(values)}"
+        self._write(text)
+        self._tell_trial("trial_started", text, number, repeat, values)
 
     def trial_progress(self, number: int, repeat: int, result: dict[str, Any]) -> None:
-        trial = self.running.get((number, repeat))
-        if trial is not None and "epoch" in result:
-            trial.epoch = result
-            log.info("trial %s: %s", trial.name, trial.line())
-            self._line(f"trial {trial.name}: {trial.line()}{self._left()}")
+        """Tell the metrics of an epoch."""
+        if (number, repeat) in self.running and "epoch" in result:
+            text = f"trial {trial_name(number, repeat)}: {format_epoch(result)}"
+            self._write(text)
+            values, left = self.running[number, repeat][1], _left(self.seconds_left())
+            self._tell_trial("epoch", text + left, number, repeat, values, metrics=result)
 
     def trial_finished(self, record: TrialRecord) -> None:
         self.running.pop((record.trial, record.repeat), None)
-        self.finished.append(record)
-        self.spent.append(record.duration_s)
+        self._add(record)
+        self._durations.append(record.duration_s)
         what = f"objective {100 * record.objective:.2f}" if record.objective is not None else record.reason
-        name = _name(record.trial, record.repeat)
-        text = f"trial {name} {record.status}: {what} ({record.duration_s:.0f} s)"
-        self.say(f"{text}  {format_values(record.values)}{self._left()}")
+        text = f"trial {trial_name(record.trial, record.repeat)} {record.status}: {what} ({record.duration_s:.0f} s)"
+        text = f"{text}  {format_values(record.values)}{_left(self.seconds_left())}"
+        self._write(text)
+        self._tell_trial("trial_ended", text, record.trial, record.repeat, record.values, record=record)
 
     def seconds_left(self) -> float | None:
-        """Estimate from the mean duration of the trials that ended in this session."""
-        if not self.spent:
+        """Estimate the time to the last trial's end from the mean duration of the trials that ended in this session."""
+        if not self._durations:
             return None
-        mean = sum(self.spent) / len(self.spent)
+        mean = sum(self._durations) / len(self._durations)
         waiting = self.total - len(self.finished) - len(self.running)
         now = time.monotonic()
-        under_way = sum(max(mean - (now - trial.started), 0.0) for trial in self.running.values())
+        under_way = sum(max(mean - (now - started), 0.0) for started, _ in self.running.values())
         return (max(waiting, 0) * mean + under_way) / self.concurrency
 
-    def _left(self) -> str:
-        left = self.seconds_left()
-        return f", about {format_seconds(left)} left" if left is not None and left >= 1 else ""
+    def _add(self, record: TrialRecord) -> None:
+        self.finished.append(record)
+        if record.objective is not None and not record.repeat:
+            self.best = max(self.best or record, record, key=lambda one: one.objective or 0.0)
 
-    def _phase_line(self) -> str:
-        if not self.phase_total:
-            return self.phase_name
-        elapsed = time.monotonic() - self.phase_started
-        left = elapsed * (self.phase_total - self.phase_done) / self.phase_done if self.phase_done else None
-        rest = f", {format_seconds(left)} left" if left is not None and left >= 1 else ""
-        return f"{self.phase_name}: {self.phase_done} of {self.phase_total}{rest}"
+    def _tell(self, kind: Kind, text: str, **fields: Any) -> None:
+        fields = {"phase": self._phase, "done": self._done, "total": self._steps, **fields}
+        if self.listener is not None:
+            with self._lock:
+                self.listener(StudyEvent(kind, text, **fields))
 
-    def _line(self, text: str) -> None:
-        """A line of progress where no picture is redrawn, not more often than every few seconds."""
-        now = time.monotonic()
-        if not self.console.is_terminal and now - self.last_line >= LINE_SECONDS:
-            self.last_line = now
-            self.console.print(text, markup=False, soft_wrap=True)
+    def _tell_trial(
+        self, kind: Kind, text: str, number: int, repeat: int, values: Mapping[str, Scalar], **fields: Any
+    ) -> None:
+        fields |= {"done": len(self.finished), "total": self.total, "seconds_left": self.seconds_left()}
+        self._tell(kind, text, trial=number, repeat=repeat, values=values, best=self.best, **fields)
 
-    def _picture(self) -> Group:
-        elapsed = format_seconds(time.monotonic() - self.started)
-        head = Text.assemble((f"study {self.name}", "bold"), f"  {elapsed}  {self.where}")
-        lines: list[Any] = [head]
-        if self.running or self.finished:
-            complete = [record for record in self.finished if record.objective is not None and not record.repeat]
-            best = max(complete, key=lambda record: record.objective or 0.0, default=None)
-            text = f"{len(self.finished)} of {self.total} trials ended"
-            if best is not None:
-                text += f", best so far trial {best.trial} with objective {100 * (best.objective or 0):.2f}"
-            lines.append(Text(text + self._left()))
-            table = Table(box=None, pad_edge=False)
-            for column in ("trial", "values", "now"):
-                table.add_column(column, overflow="fold")
-            for trial in list(self.running.values()):
-                table.add_row(trial.name, format_values(trial.values), trial.line())
-            if self.running:
-                lines.append(table)
-        if self.phase_name and not self.running:
-            lines.append(Text(self._phase_line()))
-        return Group(*lines)
+    def _write(self, text: str, level: int = logging.INFO) -> None:
+        if self._file is not None:
+            self._file.handle(log.makeRecord(log.name, level, __file__, 0, text, (), None))
 
 
-class _ConsoleHandler(logging.Handler):
-    def __init__(self, console: Console) -> None:
+class _Warnings(logging.Handler):
+    """Hand the package's warnings to a study's progress."""
+
+    def __init__(self, progress: StudyProgress) -> None:
         super().__init__(logging.WARNING)
-        self.console = console
+        self.progress = progress
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.console.print(f"{record.levelname.lower()}: {record.getMessage()}", markup=False, soft_wrap=True)
+        self.progress.warn(record.getMessage())
 
 
-def _name(number: int, repeat: int) -> str:
+def _left(seconds: float | None) -> str:
+    return f", about {format_seconds(seconds)} left" if seconds is not None and seconds >= 1 else ""
+
+
+def trial_name(number: int, repeat: int) -> str:
+    """``3``, or ``3 (repeat 1)``."""
     return f"{number} (repeat {repeat})" if repeat else str(number)
 
 
-def format_values(values: dict[str, Scalar]) -> str:
+def format_values(values: Mapping[str, Scalar]) -> str:
     """Searched values in short: the last part of each key, numbers to three digits."""
     return "  ".join(
         f"{key.rsplit('.', 1)[-1]} {value:.3g}" if isinstance(value, float) else f"{key.rsplit('.', 1)[-1]} {value}"
@@ -199,18 +215,8 @@ def format_values(values: dict[str, Scalar]) -> str:
 
 
 def format_epoch(epoch: Mapping[str, Any]) -> str:
-    """``pretrain, epoch 3 of 10, loss 3.219, k-NN AUC 61.20, 126 clips/s``, of what the epoch reported."""
+    """Metrics of an epoch in a line: ``pretrain, epoch 3 of 10, loss 3.219, k-NN AUC 61.20, 126 clips/s``."""
     parts = [str(epoch["stage"]), f"epoch {epoch['epoch']} of {epoch['epochs']}"]
     shown = {"loss": "loss {:.3f}", "knn_auc": "k-NN AUC {:.2%}", "samples_per_s": "{:.0f} clips/s"}
     parts += [form.format(epoch[key]) for key, form in shown.items() if epoch.get(key) is not None]
     return ", ".join(parts).replace("%", "")
-
-
-def format_seconds(seconds: float) -> str:
-    """``45 s``, ``3 min 20 s``, ``2 h 05 min``."""
-    total = round(seconds)
-    if total < 60:
-        return f"{total} s"
-    if total < 3600:
-        return f"{total // 60} min {total % 60:02d} s"
-    return f"{total // 3600} h {total % 3600 // 60:02d} min"

@@ -20,14 +20,14 @@ from asd_ray.errors import StorageError
 from asd_ray.files import storage_error
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.gauges import StudyGauges
-from asd_ray.study.progress import StudyView
+from asd_ray.study.progress import StudyProgress
 from asd_ray.study.search import PROBE, StudySearch, scheduler
 from asd_ray.study.trial import StudyInputs, run_name, run_trial, trial_seed
 from asd_ray.study.trial_log import TrialLog, own_values
 from asd_ray.training.ray_worker import first_line
 
 
-def run_trials(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyView) -> None:
+def run_trials(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyProgress) -> None:
     """Runs the trials that the study still lacks."""
     missing = study.search.num_trials - len(folder.finished())
     if missing > 0:
@@ -35,7 +35,7 @@ def run_trials(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, vie
         _fit(study, folder, inputs, view, StudySearch(study, folder), missing, early)
 
 
-def run_repeats(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyView) -> None:
+def run_repeats(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyProgress) -> None:
     """Runs the best trials and the default with the study's other seeds."""
     missing = missing_repeats(study, folder)
     if missing:
@@ -84,7 +84,7 @@ def _fit(
     study: StudyConfig,
     folder: StudyFolder,
     inputs: StudyInputs,
-    view: StudyView,
+    view: StudyProgress,
     search: Searcher,
     runs: int,
     early: TrialScheduler | None = None,
@@ -147,7 +147,7 @@ class StudyCallback(tune.Callback):
     """Tells the view and the gauges what trials do, writes the record of a trial that could not write its own, and
     clears away what a trial leaves that nobody needs."""
 
-    def __init__(self, study: StudyConfig, folder: StudyFolder, view: StudyView, turns: Any = None) -> None:
+    def __init__(self, study: StudyConfig, folder: StudyFolder, view: StudyProgress, turns: Any = None) -> None:
         self.study, self.folder, self.view, self.turns = study, folder, view, turns
         self.gauges, self.log = StudyGauges(study.name), TrialLog(folder)
         self.best: TrialRecord | None = None

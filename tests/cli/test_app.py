@@ -64,6 +64,20 @@ def test_every_command_has_help(call: Call, command: list[str]) -> None:
     assert re.search(r"[A-Z][a-z].*\.", out)
 
 
+def test_no_line_of_help_is_cut(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in ([], ["data"], ["features"], ["study"]):
+        _, out, _ = call(*command, "--help")
+        assert "..." not in out.partition("Commands:")[2]
+        assert max(map(len, out.splitlines())) <= 80
+
+
+def test_commands_are_in_the_order_in_which_a_user_needs_them(call: Call) -> None:
+    _, out, _ = call("--help")
+    names = [line.split()[0] for line in out.partition("Commands:")[2].splitlines() if line.strip()]
+    assert names == ["quickstart", "data", "features", "study", "train", "score", "evaluate", "bench"]
+
+
 def test_help_does_not_load_what_it_does_not_need() -> None:
     heavy = "import sys, asd_ray.cli.app; print({'torch', 'ray', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)

@@ -81,7 +81,7 @@ def test_a_detector_is_after_loading_what_it_was_before_saving(study: StudyConfi
 
 def test_thresholds_are_those_of_the_rule(study: StudyConfig, saved: Saved) -> None:
     folder, _, train = saved
-    own = scoring.score_train(train, study.evaluation, ["knn"])["knn"]
+    own = scoring.Scorer(train, study.evaluation).score_train(["knn"])["knn"]
     expected = fit_thresholds(own, train.group, CLASSES, study.evaluation)
     assert Detector.load(folder).thresholds == dict(zip(CLASSES, expected.tolist(), strict=False))
 
@@ -98,7 +98,7 @@ def test_scores_equal_the_studys_own(
     saved: Saved,
     some: tuple[dict[Path, str], Embedded],
     monkeypatch: pytest.MonkeyPatch,
-    kind: scoring.ScoreKind,
+    kind: str,
 ) -> None:
     """Whatever the batches and chunks: embeddings as the features of a store give them, scored by ``scoring``."""
     monkeypatch.setattr(module, "BATCH", 2)
@@ -221,14 +221,14 @@ def test_a_detector_of_attribute_classes_scores_machines_and_ids(
     study: StudyConfig,
     of_attributes: tuple[Path, Method, Embedded],
     recordings: dict[Path, str],
-    kind: scoring.ScoreKind,
+    kind: str,
 ) -> None:
     folder, method, train = of_attributes
     detector = Detector.load(folder)
     assert (detector.info.classes, tuple(detector.info.groups)) == (FINE, CLASSES)
     np.testing.assert_array_equal(detector.train.label, train.label)
     np.testing.assert_array_equal(detector.train.group_logits, train.group_logits)
-    own = scoring.score_train(train, study.evaluation, ["mahalanobis"])["mahalanobis"]
+    own = scoring.Scorer(train, study.evaluation).score_train(["mahalanobis"])["mahalanobis"]
     assert detector.thresholds == dict(
         zip(CLASSES, fit_thresholds(own, train.group, CLASSES, study.evaluation).tolist(), strict=False)
     )
@@ -282,7 +282,7 @@ WEIGHT = "head.weight"
         (lambda folder: (folder / "detector.json").write_text("[]"), "format None, this version reads 2 and 3"),
         (edited(lambda d: d.update(format=99)), "a detector of format 99, this version reads 2 and 3"),
         (edited(lambda d: d.update(more=1)), r"detector\.json: more: "),
-        (edited(lambda d: d["study"]["method"].update(name="magic")), r"detector\.json: study\.method.*no method 'magic'"),
+        (edited(lambda d: d["study"]["method"].update(name="magic")), r"study\.method.*no method 'magic'"),
         (edited(lambda d: d["study"]["method"]["pretrain"].update(encoder="x/y")), "encoder"),
         (edited(lambda d: d["info"].update(mean="low")), r"detector\.json: info\.mean: "),
         (edited(lambda d: d["info"].update(std=float("nan"))), r"detector\.json: info\.std: "),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from asd_ray.detector.which_machine import tell_group
+from asd_ray.detector.which_machine import infer_group
 from asd_ray.errors import ConfigError
 
 CLASSES = ("ToyCar/01", "fan/00", "fan/02", "pump/00")
@@ -28,41 +28,41 @@ CLASSES = ("ToyCar/01", "fan/00", "fan/02", "pump/00")
     ],
 )
 def test_what_a_path_says(path: str, expected: str) -> None:
-    assert tell_group(Path(path), CLASSES) == expected
+    assert infer_group(Path(path), CLASSES) == expected
 
 
 def test_ids_may_come_from_folders_that_are_joined() -> None:
-    assert tell_group(Path("fan/hall/id_3/train/x.wav"), ["fan/hall-3", "fan/hall-4"]) == "fan/hall-3"
+    assert infer_group(Path("fan/hall/id_3/train/x.wav"), ["fan/hall-3", "fan/hall-4"]) == "fan/hall-3"
 
 
 def test_what_the_path_does_not_say_is_asked_for() -> None:
-    assert tell_group(Path("x.wav"), CLASSES, "fan", "02") == "fan/02"
-    assert tell_group(Path("x.wav"), CLASSES, "pump") == "pump/00"
-    assert tell_group(Path("normal_id_02_1.wav"), CLASSES, "fan") == "fan/02"
-    assert tell_group(Path("normal_id_07_1.wav"), CLASSES, "fan", "02") == "fan/02"
+    assert infer_group(Path("x.wav"), CLASSES, "fan", "02") == "fan/02"
+    assert infer_group(Path("x.wav"), CLASSES, "pump") == "pump/00"
+    assert infer_group(Path("normal_id_02_1.wav"), CLASSES, "fan") == "fan/02"
+    assert infer_group(Path("normal_id_07_1.wav"), CLASSES, "fan", "02") == "fan/02"
     for path, found in (("x.wav", "neither"), ("normal_id_00_1.wav", "id 00"), ("fan/test/x.wav", "machine fan")):
         message = rf"{path}: cannot tell .* \(found {found}\).*knows ToyCar 01, fan 00, fan 02, pump 00"
         with pytest.raises(ConfigError, match=message):
-            tell_group(Path(path), CLASSES)
+            infer_group(Path(path), CLASSES)
     with pytest.raises(ConfigError, match="cannot tell"):
-        tell_group(Path("x.wav"), CLASSES, "fan")
+        infer_group(Path("x.wav"), CLASSES, "fan")
     with pytest.raises(ConfigError, match="cannot tell"):
-        tell_group(Path("x.wav"), CLASSES, "valve", "00")
+        infer_group(Path("x.wav"), CLASSES, "valve", "00")
 
 
 def test_a_name_of_an_unknown_id_is_not_scored_as_another() -> None:
     with pytest.raises(ConfigError, match="found machine fan, id 07"):
-        tell_group(Path("fan/test/normal_id_07_1.wav"), CLASSES)
+        infer_group(Path("fan/test/normal_id_07_1.wav"), CLASSES)
     with pytest.raises(ConfigError, match=r"\(found id 07\)"):
-        tell_group(Path("normal_id_07_1.wav"), ["fan/00"])
+        infer_group(Path("normal_id_07_1.wav"), ["fan/00"])
 
 
 def test_a_contradiction_is_refused() -> None:
     with pytest.raises(ConfigError, match="its path says fan 02, --machine and --id say pump;"):
-        tell_group(Path("fan/test/normal_id_02_1.wav"), CLASSES, "pump")
-    assert tell_group(Path("fan/test/normal_id_02_1.wav"), CLASSES, "fan", "02") == "fan/02"
+        infer_group(Path("fan/test/normal_id_02_1.wav"), CLASSES, "pump")
+    assert infer_group(Path("fan/test/normal_id_02_1.wav"), CLASSES, "fan", "02") == "fan/02"
 
 
 def test_a_detector_of_one_class_needs_nothing() -> None:
-    assert tell_group(Path("x.wav"), ["fan/00"]) == "fan/00"
-    assert tell_group(Path("elsewhere/y.flac"), ["fan/00"]) == "fan/00"
+    assert infer_group(Path("x.wav"), ["fan/00"]) == "fan/00"
+    assert infer_group(Path("elsewhere/y.flac"), ["fan/00"]) == "fan/00"

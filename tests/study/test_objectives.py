@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asd_ray.config.study_file import parse_study
-from asd_ray.detector.detector import load_detector
+from asd_ray.detector.detector import Detector
 from asd_ray.errors import AsdRayError
 from asd_ray.metrics import averages
 from asd_ray.report.write import write_results
 from asd_ray.study import objectives
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.objectives import latency, objective_values, pareto_front, size, with_front
+from asd_ray.study.outcome import StudyOutcome
 from tests.detector.tiny_detector import save_tiny_detector, tiny_study, write_recordings
 
 
@@ -56,7 +57,7 @@ def test_size_and_latency_are_of_the_saved_detector(tmp_path: Path) -> None:
     assert values["size"] == sum(weight.numel() for weight in method.parameters()) > 1000
     assert 1e-4 < values["latency"] < 10
     assert torch.get_num_threads() == threads
-    detector = load_detector(tmp_path / "detector")
+    detector = Detector.load(tmp_path / "detector")
     assert size(detector) == values["size"]
     path = next(iter(recordings))
     waveform, table = detector._read(path), detector.score([path])
@@ -139,7 +140,8 @@ def test_tables_have_a_column_for_each_of_several_objectives(tmp_path: Path) -> 
         scores = {"path": ["fan/test/a.wav"], "machine": ["fan"], "id": ["00"], "score": [0.0]}
         scores |= {"domain": ["none"], "label": ["normal"], "split": ["select"]}
         pd.DataFrame(scores).to_parquet(folder.trial(number) / "scores.parquet")
-    assert write_results(folder, study).best == 0
+    write_results(folder, study)
+    assert StudyOutcome(folder.path).as_dict()["best"] == 0
     trials = pd.read_parquet(folder.path / "trials.parquet")
     assert trials.columns.tolist()[:7] == ["trial", "status", "objective", "objective_auc", "objective_size", *space]
     assert trials["objective_size"].tolist()[:2] == [2e6, 3e6]

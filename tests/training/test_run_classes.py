@@ -14,7 +14,7 @@ import torch
 from asd_ray import scoring
 from asd_ray.config.study_file import parse_study
 from asd_ray.data.clips import Clip, Label, class_names, evaluation_splits
-from asd_ray.detector.detector import load_detector
+from asd_ray.detector.detector import Detector
 from asd_ray.features.batches import Batches, CachedBatches
 from asd_ray.features.store import Manifest, settings_of
 from asd_ray.methods.base import Method
@@ -83,7 +83,7 @@ def test_the_attributes_of_test_clips_change_nothing(name: str, tmp_path: Path) 
     table, folder = scored(METHODS[name], clips, tmp_path / "one")
     kinds = [kind for kind in scoring.KINDS if kind in table]
     assert len(kinds) == len(scoring.KINDS) - (name == "sia_moco")
-    detector = load_detector(folder)
+    detector = Detector.load(folder)
     assert list(detector.thresholds) == detector.info.groups == ["fan/00", "fan/01"]
     learned = dict(zip(detector.info.classes, np.bincount(detector.train.label), strict=True))
     assert learned == {"fan/00": 6, "fan/00/a": 8, "fan/00/b": 8, "fan/01": 8}
