@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from asd_ray.config.evaluation import KINDS, EvaluationConfig, ScoreKind
+from asd_ray.config.evaluation import KINDS, EvaluationConfig
+from asd_ray.scoring.base import Score
 from asd_ray.scoring.baselines import SILENCE_DB, knn_log_mel, level_score
 from asd_ray.scoring.embedded import DOMAINS, Embedded, Scores, domain_codes, group_logits
 from asd_ray.scoring.scorer import Scorer
@@ -17,7 +18,7 @@ __all__ = [
     "KINDS",
     "SILENCE_DB",
     "Embedded",
-    "ScoreKind",
+    "Score",
     "Scorer",
     "Scores",
     "domain_codes",
@@ -25,22 +26,11 @@ __all__ = [
     "knn_log_mel",
     "level_score",
     "score_all",
-    "score_train",
 ]
 
 
 def score_all(
-    train: Embedded, test: Embedded, config: EvaluationConfig, kinds: Sequence[ScoreKind] | None = None
-) -> dict[ScoreKind, Scores]:
+    train: Embedded, test: Embedded, config: EvaluationConfig, kinds: Sequence[str] | None = None
+) -> dict[str, Scores]:
     """Scores (M,) of M test clips by each of ``kinds``, by default those of ``config.scores``; see :class:`Scorer`."""
     return Scorer(train, config).score(test, kinds)
-
-
-def score_train(
-    train: Embedded, config: EvaluationConfig, kinds: Sequence[ScoreKind] | None = None
-) -> dict[ScoreKind, Scores]:
-    """Scores (N,) of the training clips themselves, each left out; see :meth:`Scorer.score_train`.
-
-    Who also scores test clips keeps one :class:`Scorer` for both.
-    """
-    return Scorer(train, config).score_train(kinds)

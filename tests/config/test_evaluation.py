@@ -17,11 +17,12 @@ def test_every_score_is_computed_by_default_and_can_be_chosen() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"score": "mean"}, "Input should be 'own'"),
+        ({"score": "mean"}, "score is mean, which scores does not list"),
         ({"score": "gmm", "scores": ["knn"]}, r"score is gmm, which scores does not list \(knn\)"),
         ({"scores": ["knn", "gmm", "knn"]}, "scores lists knn more than once"),
         ({"ensemble": ["knn", "knn"]}, "ensemble lists knn more than once"),
-        ({"ensemble": ["ensemble"]}, "Input should be 'own'"),
+        ({"ensemble": ["ensemble"]}, "ensemble lists ensemble itself"),
+        ({"scores": ["knn", "mean"]}, "there is no score 'mean'; choose one of classification, ensemble, gmm, knn"),
         ({"ensemble": []}, "at least 1 item"),
         ({"scores": []}, "at least 1 item"),
         ({"threshold_quantile": 1.0}, "less than 1"),

@@ -16,7 +16,7 @@ from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.scoring import Embedded, Scorer
 from asd_ray.scoring.gaussian import GroupMixtures, SharedGaussian
 from asd_ray.scoring.neighbours import References
-from asd_ray.scoring.scorer import classification, standardise
+from asd_ray.scoring.scores.ensemble import standardise
 
 
 def embedded(rng, groups, classes=4, dim=5, domains=False) -> Embedded:
@@ -136,7 +136,7 @@ def test_only_what_is_asked_for_is_computed(monkeypatch) -> None:
     monkeypatch.setattr(SharedGaussian, "fit", None)
     config = EvaluationConfig(score="ensemble", scores=("ensemble", "classification"))
     assert tuple(scoring.score_all(train, test, config)) == ("ensemble", "classification")
-    assert tuple(scoring.score_train(train, config, ["knn"])) == ("knn",)
+    assert tuple(scoring.Scorer(train, config).score_train(["knn"])) == ("knn",)
     with pytest.raises(TypeError):
         scoring.score_all(train, test, config, ["gmm"])
 
@@ -157,7 +157,7 @@ def test_what_is_shared_is_fitted_once(monkeypatch) -> None:
 def test_confident_logits_stay_finite() -> None:
     logits = np.array([[500.0, -500.0], [-500.0, 500.0]], dtype=np.float32)
     clips = Embedded(np.ones((2, 2), np.float32), logits, np.array([0, 0]))
-    scores = classification(clips)
+    scores = Scorer(clips, EvaluationConfig()).score(clips, ["classification"])["classification"]
     np.testing.assert_allclose(scores, [0, 1000])
 
 
@@ -240,7 +240,7 @@ def test_errors_say_what_is_wrong() -> None:
         Scorer(embedded(rng, []), EvaluationConfig())
     with pytest.raises(AsdRayError, match="group -1"):
         Scorer(embedded(rng, [0, -1]), EvaluationConfig())
-    with pytest.raises(ConfigError, match=r"expected one of own, .*, ensemble; found 'mean'"):
+    with pytest.raises(ConfigError, match=r"no score 'mean'; choose one of classification, .*, own"):
         scoring.score_all(good, good, EvaluationConfig(), ["mean"])  # type: ignore[list-item]
 
 
@@ -248,5 +248,5 @@ def test_a_method_without_own_scores_has_the_others() -> None:
     rng = np.random.default_rng(9)
     train, test = (replace(embedded(rng, [0, 1] * 5), own=np.zeros(0, np.float32)) for _ in range(2))
     assert tuple(scoring.score_all(train, test, EvaluationConfig())) == scoring.KINDS[1:]
-    with pytest.raises(ConfigError, match="no score of its own"):
+    with pytest.raises(ConfigError, match="the method has no score 'own'"):
         scoring.score_all(train, test, EvaluationConfig(), ["own"])
