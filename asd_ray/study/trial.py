@@ -22,7 +22,7 @@ from asd_ray.features.store import Manifest
 from asd_ray.memory import collect_rarely, give_back_memory
 from asd_ray.metrics.selection import Evaluation
 from asd_ray.parquet import read_table
-from asd_ray.study.claims import Turn
+from asd_ray.study.claims import Claim
 from asd_ray.study.feature_sets import FeatureSets
 from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.objectives import objective_values
@@ -34,18 +34,18 @@ from asd_ray.training.train_and_score import RunInputs
 
 @dataclass(frozen=True)
 class StudyInputs:
-    """What every trial of a study gets, by reference: the clips are in Ray's object store once.
+    """Input that all trials of a study share, by reference: Ray's object store holds the clips once.
 
     Attributes:
         study: the study file, resolved.
         folder: of the study.
         manifest: of the features.
         classes: of the training clips (:func:`asd_ray.data.clips.class_names`), in label order.
-        evaluation: what the labelled test clips are judged against.
-        features: where every worker finds its clips.
+        evaluation: the labelled test clips.
+        features: the source of every worker's clips.
         sets: features of trials whose values change them; None if none are searched.
         stages: trained stages that trials share.
-        turns: the actor that says who makes a set or a stage (:class:`asd_ray.study.claims.Turns`).
+        claims: the actor that decides which trial builds a set or a stage (:class:`asd_ray.study.claims.Claims`).
     """
 
     study: StudyConfig
@@ -56,7 +56,7 @@ class StudyInputs:
     features: Features
     sets: FeatureSets | None = None
     stages: StageCache | None = None
-    turns: Any = None
+    claims: Any = None
 
 
 def trial_seed(study: StudyConfig, repeat: int = 0) -> int:
@@ -65,19 +65,19 @@ def trial_seed(study: StudyConfig, repeat: int = 0) -> int:
 
 
 def run_name(study: StudyConfig, config: Mapping[str, Any]) -> str:
-    """What a trial, or one of its repeats, is called in folders, logs and the Ray dashboard."""
+    """Name of a trial, or of one of its repeats, in logs and in the Ray dashboard."""
     repeat = config.get("repeat", 0)
     return f"{study.name}-trial-{config['trial']:05d}" + (f"-repeat-{repeat:02d}" if repeat else "")
 
 
 def run_trial(config: dict[str, Any], inputs: StudyInputs) -> None:
-    """Ray Tune's function trainable: runs the trial ``config`` and writes its record into the study folder."""
+    """Run the trial ``config`` and write its record into the study folder. Ray Tune's trainable function."""
     collect_rarely()
     if not gc.get_freeze_count():
-        gc.freeze()  # what is imported by now needs no look after every trial
+        gc.freeze()  # imported modules stay for ever: the collector need not visit them after every trial
     record = inputs.folder.record(config["trial"], config.get("repeat", 0))
-    if record is None:  # else its process was lost after its end, before Tune heard of it
-        # The dashboard names a process once, for its first trial or the study; its log there names every trial.
+    if record is None:  # else the process was lost after the trial's end, before Tune was told
+        # The dashboard names a process only once. Its log there names every trial that it runs.
         print(run_name(inputs.study, config), json.dumps(config["values"]), flush=True)
         record, history = _train_and_score(config, inputs)
         inputs.folder.write_history(record.trial, record.repeat, history)
@@ -99,7 +99,7 @@ def _train_and_score(config: dict[str, Any], inputs: StudyInputs) -> tuple[Trial
         study = with_values(inputs.study, values)
         outcome = _train(study, inputs, seed, folder, run_name(study, config))
     except StorageError:
-        raise  # says nothing about the trial's values
+        raise  # no fault of the trial's values
     except AsdRayError as failure:
         outcome = Outcome(reason=str(failure))
     record.duration_s = time.time() - started
@@ -127,9 +127,9 @@ def _train_and_score(config: dict[str, Any], inputs: StudyInputs) -> tuple[Trial
 
 
 def _train(study: StudyConfig, inputs: StudyInputs, seed: int, folder: Path, name: str) -> Outcome:
-    resources, turn = study.resources, Turn(inputs.turns, name)
-    manifest, features = inputs.sets.take(study, turn) if inputs.sets else (inputs.manifest, inputs.features)
-    stages = replace(inputs.stages, turn=turn) if inputs.stages else None
+    resources, claim = study.resources, Claim(inputs.claims, name)
+    manifest, features = inputs.sets.take(study, claim) if inputs.sets else (inputs.manifest, inputs.features)
+    stages = replace(inputs.stages, turn=claim) if inputs.stages else None
     run_inputs = RunInputs(study, manifest, inputs.classes, inputs.evaluation, seed, folder, stages)
     if resources.workers > 1:
         storage = resources.storage or str(folder / "train")

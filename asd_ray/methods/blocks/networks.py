@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from asd_ray.errors import ConfigError
 from asd_ray.methods.base import resolve_precision
+from asd_ray.registry import ENCODERS
 
 
 class Network(nn.Module):
@@ -103,26 +104,31 @@ class Network(nn.Module):
 
 
 def check_name(name: str, key: str) -> None:
-    """Check that timm has an architecture of that name.
+    """Check that an encoder is registered under that name, or that timm has an architecture of it.
 
     Args:
         name: of the architecture.
         key: key of the study that the error names.
 
     Raises:
-        ConfigError: it has none; with names that are close.
+        ConfigError: neither; with names that are close.
     """
+    if name in ENCODERS:
+        return
     timm = _timm()
     # timm would look names with a colon up on the Hugging Face hub or in a local folder
     if ":" not in name and timm.is_model(name):
         return
-    close = difflib.get_close_matches(name, timm.list_models(), n=3)
+    close = difflib.get_close_matches(name, [*ENCODERS.names(), *timm.list_models()], n=3)
     hint = f"; close are {', '.join(close)}" if close else "; timm.list_models() names them all"
     raise ConfigError(f"{key}: timm has no architecture {name!r}{hint}.")
 
 
 def _created(name: str, channels: int, n_mels: int, frames: int) -> nn.Module:
-    """An untrained network. One whose entry point names ``img_size`` is built for (F, T)."""
+    """An untrained network: a registered encoder, or timm's, built for (F, T) if its entry point names ``img_size``."""
+    if name in ENCODERS:
+        built: nn.Module = ENCODERS.get(name).target(channels, n_mels, frames)
+        return built
     timm = _timm()
     options: dict[str, Any] = {"in_chans": channels, "num_classes": 0}
     if "img_size" in inspect.signature(timm.model_entrypoint(name)).parameters:
