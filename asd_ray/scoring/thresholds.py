@@ -29,7 +29,7 @@ def fit_threshold(
     the rule is ``quantile``: the quantile of the scores themselves, between neighbours linearly.
 
     Args:
-        train_scores: (N,) scores of training clips, best as if they were new (:meth:`asd_ray.scoring.Scorer.score_train`).
+        train_scores: (N,) scores of training clips as if they were new (:meth:`asd_ray.scoring.Scorer.score_train`).
         rule: as above.
         quantile: share of normal clips that are to stay below, above 0 and below 1.
 

@@ -6,7 +6,7 @@ import gc
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from asd_ray.features.store import Manifest
 from asd_ray.memory import collect_rarely, give_back_memory
 from asd_ray.metrics.selection import Evaluation
 from asd_ray.parquet import read_table
+from asd_ray.registry import Plugins
 from asd_ray.study.claims import Claim
 from asd_ray.study.feature_sets import FeatureSets
 from asd_ray.study.folder import StudyFolder, TrialRecord
@@ -46,6 +47,7 @@ class StudyInputs:
         sets: features of trials whose values change them; None if none are searched.
         stages: trained stages that trials share.
         claims: the actor that decides which trial builds a set or a stage (:class:`asd_ray.study.claims.Claims`).
+        plugins: registered methods, encoders, scores and layouts; the process that receives them registers them, too.
     """
 
     study: StudyConfig
@@ -57,6 +59,7 @@ class StudyInputs:
     sets: FeatureSets | None = None
     stages: StageCache | None = None
     claims: Any = None
+    plugins: Plugins = field(default_factory=Plugins)
 
 
 def trial_seed(study: StudyConfig, repeat: int = 0) -> int:

@@ -6,7 +6,7 @@ The Tune trial calls it directly (one worker), or every Ray Train worker does (t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from asd_ray.methods.blocks.published import save_encoder
 from asd_ray.methods.registry import build
 from asd_ray.methods.workers import Workers
 from asd_ray.metrics.selection import Evaluation, objective
+from asd_ray.registry import Plugins
 from asd_ray.scoring.thresholds import decide
 from asd_ray.training.loop import Checkpoints, embed, finish, train
 from asd_ray.training.stage_cache import StageCache
@@ -53,6 +54,7 @@ class RunInputs:
         seed: of the run.
         out: folder in which the first worker saves the pre-trained encoder and the trained detector.
         stages: cache of trained stages that trials share, or None.
+        plugins: registered methods, encoders, scores and layouts; the process that receives them registers them, too.
     """
 
     study: StudyConfig
@@ -62,6 +64,7 @@ class RunInputs:
     seed: int
     out: Path
     stages: StageCache | None = None
+    plugins: Plugins = field(default_factory=Plugins)
 
 
 def train_and_score(
