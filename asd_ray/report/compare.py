@@ -1,4 +1,4 @@
-"""Studies side by side: their best trials on the same held-out clips, with intervals and paired differences."""
+"""Compare studies: their best trials on the same held-out clips, with intervals and paired differences."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """Studies that were evaluated on the same clips.
+    """Studies with the same held-out clips.
 
     Attributes:
-        findings: what each study is called here -> its findings; the first is what the others are compared with.
-        systems: the same -> the holdout clips, scored by its best trial, a table per seed.
+        findings: name of a study -> its findings; the others are compared with the first.
+        systems: name of a study -> holdout clips, scored by its best trial, a table per seed.
     """
 
     findings: dict[str, Findings]
@@ -45,11 +45,11 @@ class Comparison:
 
     @classmethod
     def read(cls, folders: Sequence[Path]) -> Comparison:
-        """Reads study folders.
+        """Read study folders.
 
         Raises:
-            ConfigError: fewer than two folders, or one twice.
-            AsdRayError: a study has no scored best trial, their pAUCs are of different p, or their clips differ.
+            ConfigError: fewer than two folders, or a folder twice.
+            AsdRayError: a study has no scored best trial, or their p of pAUC or their clips differ.
         """
         if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
             raise ConfigError(
@@ -98,7 +98,7 @@ class Comparison:
         return any(found.synthetic for found in self.findings.values())
 
     def studies(self) -> Table:
-        """What each study is: its method, its best trial, how much was searched."""
+        """Method, best trial and size of the search of each study."""
         header = ["study", "method", "best trial", "score", "trials", "epochs of the best", "seeds"]
         lines = []
         for name, found in self.findings.items():
@@ -110,14 +110,14 @@ class Comparison:
         return Table("The studies that are compared.", header, lines, 2)
 
     def averages(self) -> Table:
-        """One line per study: averages with intervals, mAUC and the pooled variant."""
+        """Averages with intervals, mAUC and the pooled variant, one line per study."""
         title = (
             "Best trials on the holdout split, averages over all machines in percent, with 95 % intervals over clips."
         )
         return averages(self.estimates, {name: name for name in self.findings}, self._labelled(title))
 
     def machines(self, metric: str) -> Table:
-        """Machines against studies, with intervals; the highest value of a line is bold."""
+        """A metric for every machine (line) and study, with intervals; the highest value of a line is bold."""
         header = ["machine", *(text for name in self.findings for text in (name, "95 %"))]
         lines, bold = [], set()
         for number, machine in enumerate(self.machine_names):
@@ -132,7 +132,7 @@ class Comparison:
         return Table(self._labelled(title), header, lines, 1, bold, {len(lines) - 1})
 
     def differences(self, metric: str) -> Table:
-        """Machines against the studies after the first: paired differences to it, with intervals."""
+        """Paired differences to the first study for every machine (line) and other study, with intervals."""
         first = next(iter(self.estimates))
         header = ["machine", *(text for name in self.gains for text in (name, "95 %"))]
         lines, bold = [], set()
@@ -152,12 +152,12 @@ class Comparison:
         return Table(self._labelled(title), header, lines, 1, bold, {len(lines) - 1})
 
     def sentences(self) -> list[str]:
-        """What every study after the first is worth against it."""
+        """The difference of every study after the first to the first, in sentences."""
         first = next(iter(self.estimates))
         return [in_words(gain, name, first, self.estimates[name].n_seeds) for name, gain in self.gains.items()]
 
     def to_paste(self) -> list[tuple[str, Table]]:
-        """All tables, with a label for each."""
+        """All tables with their labels."""
         found = [("studies", self.studies()), ("averages", self.averages())]
         for metric in METRICS:
             found += [
@@ -171,10 +171,10 @@ class Comparison:
 
 
 def compare(folders: Sequence[Path], out: Path) -> Path:
-    """Compares the best trials of studies on the held-out clips that all of them scored, paired by clip.
+    """Compare the best trials of studies on the same held-out clips, paired by clip.
 
     Args:
-        folders: two study folders or more; the first is what the others are compared with.
+        folders: two or more study folders; the others are compared with the first.
         out: folder for ``compare.md``, ``compare.tex`` and ``compare.html``.
 
     Returns:
@@ -206,7 +206,7 @@ def compare(folders: Sequence[Path], out: Path) -> Path:
 
 
 def _names(studies: Sequence[Findings]) -> list[str]:
-    """What the studies are called: by their names if they differ, else by their folders' names, or paths."""
+    """Names of the studies; names of their folders if those are not unique; else the paths."""
     names = [study.name for study in studies]
     for better in ([study.folder.resolve().name for study in studies], [str(study.folder) for study in studies]):
         if len(set(names)) == len(names):

@@ -1,4 +1,4 @@
-"""What a study's scored clips say of its best trial, its default and the baselines, with how sure that is."""
+"""Evidence from the scored clips: intervals of the best trial, the default and the baselines, and their differences."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ UNKNOWN = "is the same in all draws of clips, so there are too few clips to say 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Scored clips and what they are worth. Everything is empty where the study folder has no scores of its best trial.
+    """Scored clips with their intervals. Everything is empty if the study folder has no scores of its best trial.
 
     Attributes:
-        systems: ``best``, ``default`` and the baselines that there are scores of -> their clips of the holdout split.
-        estimates: the same -> :class:`asd_ray.metrics.intervals.Estimate` on the holdout split.
-        gain: ``difference`` of best and default; None where one is missing or they are one.
+        systems: ``best``, ``default`` and the baselines with scores -> their clips of the holdout split.
+        estimates: system -> :class:`asd_ray.metrics.intervals.Estimate` on the holdout split.
+        gain: ``difference`` of best and default; None if one is missing or both are the same trial.
         kinds: :func:`kind_table` of the best trial.
     """
 
@@ -34,17 +34,17 @@ class Evidence:
     kinds: pd.DataFrame
 
     def gain_in_words(self) -> str:
-        """The difference of best and default, and whether it is one; empty where there is nothing to compare."""
+        """The difference of best and default in sentences; empty if there is nothing to compare."""
         if self.gain is None:
             return ""
         return in_words(self.gain, "the best trial", "the default", self.estimates["best"].n_seeds)
 
 
 def gather(study_dir: Path, best: int | None, default: int, max_fpr: float) -> Evidence:
-    """Reads the scores in a study folder.
+    """Read the scores in a study folder.
 
     Raises:
-        AsdRayError: a file of scores is damaged, or two of them are not of the same clips.
+        AsdRayError: a file of scores is damaged, or two files have different clips.
     """
     runs = trial_runs(study_dir, best) if best is not None else []
     if not runs:
@@ -63,9 +63,9 @@ def gather(study_dir: Path, best: int | None, default: int, max_fpr: float) -> E
 
 
 def kind_table(runs: Sequence[pd.DataFrame], max_fpr: float) -> pd.DataFrame:
-    """Every kind of score of a trial side by side: ``select_auc, select_pauc, holdout_auc, holdout_pauc`` by kind.
+    """Kind of score -> ``select_auc, select_pauc, holdout_auc, holdout_pauc`` of a trial.
 
-    The data's official averages, the mean over the runs (seeds).
+    Official averages of the data, mean over the runs (seeds).
     """
     rows = {}
     for kind in kinds(runs):
@@ -78,12 +78,12 @@ def kind_table(runs: Sequence[pd.DataFrame], max_fpr: float) -> pd.DataFrame:
 
 
 def in_words(gain: pd.DataFrame, first: str, second: str, seeds: int) -> str:
-    """A paired difference on the holdout split in one or two sentences, and whether it is within chance.
+    """A paired difference on the holdout split in one or two sentences, with the verdict of its interval.
 
     Args:
         gain: :func:`asd_ray.metrics.intervals.difference` of the two.
-        first, second: what they are called in a sentence.
-        seeds: of each, if both have the same number.
+        first, second: their names in a sentence.
+        seeds: number of seeds of each, if equal.
     """
     row = mean_of(gain)
     if pd.isna(row["auc_low"]):
@@ -107,14 +107,14 @@ def in_words(gain: pd.DataFrame, first: str, second: str, seeds: int) -> str:
 
 
 def within_chance(row: Mapping[str, float], metric: str) -> bool:
-    """Whether the interval of a difference holds 0, as it is printed: to a hundredth of a point."""
+    """True if the interval of a difference, rounded to a hundredth of a point, holds 0."""
     return round(row[f"{metric}_low"], 4) <= 0 <= round(row[f"{metric}_high"], 4)
 
 
 def _verdict(row: Mapping[str, float], metric: str) -> str:
-    """What a difference in one metric is, in view of its interval."""
+    """Verdict on a difference in one metric from its interval."""
     if within_chance(row, metric):
         return "is within chance"
-    # An ID has but one clip of a label, or all of its clips rank alike.
+    # An ID has a single clip of a label, or all of its clips rank alike.
     every_draw_the_same = round(row[f"{metric}_low"], 4) == round(row[f"{metric}_high"], 4)
     return UNKNOWN if every_draw_the_same else REAL

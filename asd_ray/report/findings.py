@@ -1,4 +1,4 @@
-"""A study's files, read back from its folder, and what there is to say about them."""
+"""The files of a study folder, and the facts that a report needs from them."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ DEFAULT = 0
 
 @dataclass(frozen=True)
 class Findings:
-    """A study's files, and what there is to say about them.
+    """The files of a study folder, and the facts that a report needs from them.
 
     Attributes:
         folder: the study folder.
-        study: the resolved study as nested mappings; not validated, so that reports of other versions can be rebuilt.
+        study: the resolved study as nested mappings; not validated, so that studies of other versions can be reported.
         study_text: the same as YAML.
-        environment: ``env.json``, empty if there is none.
+        environment: ``env.json``; empty if missing.
         trials, results, baselines, history: the tables; all but ``trials`` may be empty.
     """
 
@@ -54,7 +54,7 @@ class Findings:
 
     @classmethod
     def read(cls, study_dir: Path) -> Findings:
-        """Reads a study folder.
+        """Read a study folder.
 
         Raises:
             AsdRayError: ``study.yaml`` or ``trials.parquet`` is missing, or a file cannot be read.
@@ -106,7 +106,7 @@ class Findings:
 
     @cached_property
     def evidence(self) -> Evidence:
-        """What the scored clips say: intervals, differences, kinds of score."""
+        """Intervals, differences and kinds of score from the scored clips."""
         return gather(self.folder, self.best, DEFAULT, self.max_fpr)
 
     @property
@@ -116,19 +116,19 @@ class Findings:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the recordings were made by ``data synth``."""
+        """True if ``data synth`` made the recordings."""
         return self.study.get("data", {}).get("layout") == "synthetic" or bool(self.environment.get("synthetic_data"))
 
     @property
     def score(self) -> str:
-        """The kind of score that the best trial is judged by, empty where that is not known."""
+        """The kind of score that judges the best trial; empty if unknown."""
         if self.best is None or "score" not in self.trials:
             return ""
         return str(self.trials.set_index("trial")["score"][self.best] or "")
 
     @cached_property
     def seeds(self) -> pd.DataFrame:
-        """Complete trials that ran with several seeds, the best first, and their averages over all machines.
+        """Averages over all machines of the complete trials that ran with several seeds, the best trial first.
 
         ``trial, n_seeds, objective_mean, objective_sd`` (select split), and the same of ``auc``, ``pauc`` and ``mauc``
         (holdout split).
@@ -148,7 +148,7 @@ class Findings:
 
     @property
     def objective(self) -> str:
-        """The objective that ranks: the only one, or the first of several."""
+        """The objective that ranks the trials: the only one, or the first of several."""
         given = self.study.get("evaluation", {}).get("objective", "auc_pauc")
         return str(given[0] if isinstance(given, list) else given)
 
@@ -166,20 +166,22 @@ class Findings:
 
     @cached_property
     def keys(self) -> dict[str, str]:
-        """Searched keys and the shortest ends of their names that tell them apart."""
+        """Searched key -> its last part, or the whole key if two keys end alike."""
         keys = searched_keys(self.trials)
         short = {key: key.rsplit(".", 1)[-1] for key in keys}
         return {key: name if list(short.values()).count(name) == 1 else key for key, name in short.items()}
 
     def overall(self, system: str, metric: str, split: str = "holdout") -> float:
-        """The average over all machines; NaN if there is none."""
+        """The average over all machines; NaN if undefined."""
         rows = self.machines[self.machines["kind"] == "all"]
         return float(rows[f"{system}_{split}_{metric}"].iloc[0]) if len(rows) else math.nan
 
     @cached_property
     def ids(self) -> pd.DataFrame:
-        """Split, machine, ID -> ``clips``, the ``fewest`` of a label, and whether every AUC is ``defined``; the same
-        for all trials."""
+        """Split, machine, ID -> number of ``clips``, the ``fewest`` of a label, ``defined`` (every AUC is defined).
+
+        The same for all trials.
+        """
         rows = self.results[self.results["trial"] == self.results["trial"].min()]
         counts = rows[["n_normal", "n_anomaly"]]
         rows = rows.assign(clips=counts.sum(axis=1), fewest=counts.min(axis=1), defined=rows["auc"].notna())
@@ -189,7 +191,7 @@ class Findings:
 
     @property
     def disjoint(self) -> bool:
-        """Whether the splits have different IDs, as with DCASE 2020's development and evaluation parts."""
+        """True if the splits have different IDs, as the development and evaluation parts of DCASE 2020."""
         there = self.ids[self.ids["clips"] > 0].reset_index()
         return len(there) > 0 and there["split"].nunique() == 2 and not there.duplicated(["machine", "id"]).any()
 

@@ -1,4 +1,4 @@
-"""``report.html``: one file that needs no network, for people who do not open a terminal."""
+"""Write ``report.html``: one file that needs no network, for people who do not open a terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_report(study_dir: Path, findings: Findings | None = None) -> Path:
 
     Args:
         study_dir: the study folder.
-        findings: what was read from it already.
+        findings: of the folder, if read already.
 
     Raises:
         AsdRayError: as :meth:`Findings.read`.
@@ -58,7 +58,7 @@ def write_report(study_dir: Path, findings: Findings | None = None) -> Path:
 
 
 def template(name: str) -> Any:
-    """A template of this folder, with the filters that all of them use."""
+    """A template of this folder with the common filters."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -92,7 +92,7 @@ def _search(findings: Findings) -> dict[str, Any]:
 
 
 def _detection(findings: Findings) -> dict[str, Any]:
-    """Figures of what the best trial, the default and the baselines detect on the holdout split."""
+    """Figures of detection on the holdout split: the best trial, the default and the baselines."""
     evidence = findings.evidence
     figures: dict[str, Any] = {"machines": "", "rocs": [], "histograms": []}
     if len(with_clips(findings.machines, "holdout")):
@@ -104,7 +104,7 @@ def _detection(findings: Findings) -> dict[str, Any]:
 
 
 def _mistakes(findings: Findings) -> dict[str, Any]:
-    """The clips that the best trial gets most wrong, and AUC by fault."""
+    """The worst mistakes of the best trial, and AUC by fault."""
     shown: dict[str, Any] = {"false_alarms": [], "misses": [], "pictures": mistakes.Pictures({}), "faults": None}
     shown["no_faults"] = ""
     systems = findings.evidence.systems

@@ -1,4 +1,4 @@
-"""The tables of a study's results, for people: averages, machines, kinds of score, trials, seeds."""
+"""Tables of a report: averages, machines, kinds of score, faults, trials, seeds, Pareto front."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNITS: dict[ObjectiveKind, tuple[str, float]] = {
 
 
 def spread(mean: float, sd: float) -> str:
-    """``68.67 ± 1.20``, without the standard deviation where there is none."""
+    """``68.67 ± 1.20``; the mean alone if there is no standard deviation."""
     return percent(mean) + ("" if pd.isna(sd) else f" ± {percent(sd)}")
 
 
@@ -53,13 +53,13 @@ def averages(
     title: str,
     others: Mapping[Any, Mapping[Any, float]] | None = None,
 ) -> Table:
-    """One line per system: the averages over all machines with intervals, mAUC and the pooled variant.
+    """Averages over all machines with intervals, mAUC and the pooled variant, one line per system.
 
     Args:
-        estimates: system -> what is known of it.
-        labels: system -> what it is called.
+        estimates: system -> its estimates.
+        labels: system -> its name in the table.
         title: of the table.
-        others: systems whose clips' scores are not known -> their ``auc``, ``pauc`` and ``mauc``.
+        others: system without scores of clips -> its ``auc``, ``pauc`` and ``mauc``.
     """
     header = ["system", "AUC", "95 %", "pAUC", "95 %", "mAUC", "pooled AUC", "pooled pAUC", "seeds"]
     lines = []
@@ -128,7 +128,7 @@ def machines(
 
 
 def by_machine(findings: Findings) -> Table:
-    """The best trial's machines on the holdout split: spread over seeds, intervals, mAUC and the pooled variant."""
+    """The best trial on the holdout split by machine: spread over seeds, intervals, mAUC and the pooled variant."""
     header = ["machine", "AUC", "95 %", "pAUC", "95 %", "mAUC", "pooled AUC", "pooled pAUC"]
     table = findings.evidence.estimates["best"].table
     lines = [[machine, *_cells(mean_of(table, machine))] for machine in machines_of(table)]
@@ -136,7 +136,7 @@ def by_machine(findings: Findings) -> Table:
 
 
 def kinds(findings: Findings) -> Table:
-    """Every kind of score of the best trial on both splits; the one that was used is bold."""
+    """Every kind of score of the best trial on both splits; the kind in use is bold."""
     header = ["score", *(f"{split} {name}" for split in ("select", "holdout") for name in METRICS.values()), "used"]
     columns = [f"{split}_{metric}" for split in ("select", "holdout") for metric in METRICS]
     table = findings.evidence.kinds
@@ -178,7 +178,7 @@ def trials(findings: Findings) -> Table:
 
 
 def unranked(findings: Findings) -> Table:
-    """Trials that are not complete, and the reason."""
+    """Trials that are not complete, with the reason."""
     header = ["trial", "status", "reason", *findings.keys.values(), "epochs", "time"]
     rows = findings.unranked.iterrows()
     lines = [[str(row["trial"]), row["status"], row["reason"], *_cost(findings, row)] for _, row in rows]
@@ -217,7 +217,7 @@ def best_values(findings: Findings) -> dict[str, str]:
 
 
 def seeds(findings: Findings) -> Table:
-    """Trials that ran with several seeds: mean and standard deviation over them."""
+    """Mean and standard deviation over seeds, of the trials with several."""
     header = ["trial", "seeds", "objective (select)", "holdout AUC", "holdout pAUC", "holdout mAUC"]
     lines = [
         [str(row["trial"]), str(row["n_seeds"])]
@@ -228,7 +228,7 @@ def seeds(findings: Findings) -> Table:
 
 
 def to_paste(findings: Findings) -> list[tuple[str, Table]]:
-    """The tables that a paper would take, and a label for each."""
+    """Tables for a paper, with their labels."""
     found = []
     if findings.evidence.estimates:
         found.append(("averages", study_averages(findings)))

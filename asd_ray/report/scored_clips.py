@@ -1,8 +1,8 @@
-"""The scored test clips of a study's trials and baselines, read back from its folder.
+"""Read the scored test clips of a study's trials and baselines.
 
 A trial's ``scores.parquet`` has one row per labelled test clip: ``path, machine, id, domain, label, split``, a column
-for each kind of score that was computed, ``score`` (the kind that the trial is judged by) and ``decision``. The repeats
-with other seeds have their own. ``baseline_scores.parquet`` has the same identities and a column for each baseline.
+for each kind of score, ``score`` (the kind that judges the trial) and ``decision``. Repeats with other seeds have their
+own file. ``baseline_scores.parquet`` has the same identities and a column for each baseline.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from asd_ray.study.folder import StudyFolder
 
 IDENTITY = ("path", "machine", "id", "domain", "label", "split")
 Runs = list[pd.DataFrame]
-"""Scored clips of one system, a table for each of its seeds, the search's own first."""
+"""Scored clips of one system: a table per seed, the seed of the search first."""
 
 
 def trial_runs(study_dir: Path, trial: int) -> Runs:
-    """The scored clips of a trial and of its complete repeats; none where the trial left no scores.
+    """The scored clips of a trial and of its complete repeats; none if the trial left no scores.
 
     Raises:
         AsdRayError: a file is damaged.
@@ -42,24 +42,24 @@ def trial_runs(study_dir: Path, trial: int) -> Runs:
 
 
 def baseline_runs(study_dir: Path) -> dict[str, Runs]:
-    """The clips scored by each baseline that the study kept the scores of."""
+    """Baseline -> its scored clips, for the baselines in the study folder."""
     scores = read_table(study_dir / "baseline_scores.parquet", IDENTITY, missing_ok=True)
     known = [name for name in BASELINES if name in scores]
     return {name: [scores[list(IDENTITY)].assign(score=scores[name])] for name in known}
 
 
 def kinds(runs: Sequence[pd.DataFrame]) -> list[str]:
-    """The kinds of score that all runs have."""
+    """The kinds of score in all runs."""
     own = {*IDENTITY, "score", "decision"}
     names = [str(name) for name in runs[0].select_dtypes("number") if name not in own] if runs else []
     return [name for name in names if all(name in run for run in runs)]
 
 
 def on_split(systems: Mapping[str, Runs], split: str) -> dict[str, Runs]:
-    """The clips of one split, of every system and seed in the same order.
+    """The clips of one split, in the same order for every system and seed.
 
     Raises:
-        AsdRayError: two runs did not score the same clips, or call one of them by another machine, ID, domain or label.
+        AsdRayError: two runs scored different clips, or disagree on the machine, ID, domain or label of a clip.
     """
     chosen: dict[str, Runs] = {
         name: [run[run["split"] == split].sort_values("path", ignore_index=True) for run in runs]

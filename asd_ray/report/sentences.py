@@ -1,4 +1,4 @@
-"""What a report says in sentences: what was chosen and by what, what a reader must know, how the numbers were made."""
+"""Sentences of a report: the choice of the trial, warnings, and how the numbers were made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OBJECTIVES = {
 
 
 def choice(findings: Findings) -> str:
-    """Which split chose the trial, and which one is reported."""
+    """The split that chose the trial, and the split that is reported."""
     by = OBJECTIVES.get(findings.objective, findings.objective)
     if findings.domains and findings.objective == "auc_pauc":
         by = "the official score (the harmonic mean of domain AUCs and pAUCs)"
@@ -31,7 +31,7 @@ def choice(findings: Findings) -> str:
 
 
 def warnings(findings: Findings) -> list[str]:
-    """What a reader must know before quoting a number."""
+    """Warnings to read before quoting a number."""
     found: list[str] = []
     if findings.synthetic:
         found.append("Synthetic data: these numbers say nothing about real machines.")
@@ -83,8 +83,11 @@ def _undefined(findings: Findings, split: str) -> list[str]:
 
 
 def _single(findings: Findings) -> list[str]:
-    """Two clips of each label are enough: simulated intervals of a mean difference then hold it in nine of ten cases,
-    with one in two to four."""
+    """A warning if some IDs have a single clip of a label, which makes intervals too narrow.
+
+    In simulations an interval of a mean difference holds it in nine of ten cases from two clips of each label on, and
+    in two to four with one.
+    """
     ids = findings.ids[findings.ids.index.get_level_values("split") == "holdout"]
     ids = ids[ids["defined"].astype(bool)]
     single = int((ids["fewest"] == 1).sum())
@@ -97,7 +100,7 @@ def _single(findings: Findings) -> list[str]:
 
 
 def footnotes(findings: Findings) -> list[str]:
-    """How the numbers were made."""
+    """Explanations of the numbers."""
     p = findings.max_fpr
     rule = (
         "means are harmonic over sections and domains, as in DCASE 2022 (a domain's AUC: its normal clips against "
@@ -108,9 +111,9 @@ def footnotes(findings: Findings) -> list[str]:
     notes = [
         f"All values in percent; AUC and pAUC (p = {p:g}, McClish-standardised: chance is 50) per ID; {rule}. "
         f"{UNDEFINED} is undefined.",
-        "Baselines without training: level only scores a clip by its loudness (far from 50, on either side, the "
-        "data set gives its anomalies away); k-NN Log-Mel by the distance to the nearest training clip's mean "
-        "spectrum.",
+        "Baselines without training: level only scores a clip by its loudness (an AUC far above or below 50 means that "
+        "loudness gives the anomalies away); k-NN Log-Mel by the distance to the nearest mean spectrum of a training "
+        "clip.",
     ]
     counted = findings.results[findings.results["auc"].notna()]
     normal, anomaly = counted["n_normal"].min(), counted["n_anomaly"].min()
@@ -129,8 +132,8 @@ def footnotes(findings: Findings) -> list[str]:
     if findings.evidence.estimates:
         notes.append(
             "Intervals are 95 % percentile bootstraps over the clips of the holdout split (1,000 draws, stratified by "
-            "ID and label): what other clips of these machines would change. They say nothing of other machines, nor "
-            "of other seeds; that is the standard deviation, where there are several seeds."
+            "ID and label). They show the effect of other clips of these machines, not of other machines. The effect "
+            "of other seeds is the standard deviation, if there are several."
         )
         notes.append(
             "mAUC is the mean over machines of the lowest AUC of an ID. Pooled AUC and pAUC put the clips of all IDs "
@@ -140,7 +143,7 @@ def footnotes(findings: Findings) -> list[str]:
 
 
 def economy(findings: Findings) -> str:
-    """What early stopping saved; empty where nothing was stopped, or nothing complete to compare with."""
+    """Epochs saved by early stopping; empty if no trial was stopped or no trial is complete."""
     trials = findings.trials
     stopped, complete = trials[trials["status"] == "pruned"], trials[trials["status"] == "complete"]
     if stopped.empty or complete.empty:
@@ -154,7 +157,7 @@ def economy(findings: Findings) -> str:
 
 
 def score_choice(findings: Findings) -> str:
-    """Which kind of score the best trial is judged by, and who chose it."""
+    """The kind of score that judges the best trial, and the reason for it."""
     asked = findings.study.get("evaluation", {}).get("score", "")
     runs = findings.evidence.estimates["best"].n_seeds if findings.evidence.estimates else 1
     means = f" Values are means over {runs} seeds." if runs > 1 else ""
@@ -170,7 +173,7 @@ def score_choice(findings: Findings) -> str:
 
 
 def pareto(findings: Findings) -> str:
-    """What a reader of the Pareto front must know; empty with a single objective."""
+    """Explanation of the Pareto front; empty with a single objective."""
     columns = objective_columns(findings.trials)
     if not columns:
         return ""

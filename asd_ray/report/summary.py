@@ -1,4 +1,4 @@
-"""``summary.md``, the tables to paste, and the table that ends a run."""
+"""Write ``summary.md`` and the tables to paste; the table at the end of a run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from asd_ray.report.text import Table, cell
 
 
 def write_summary(study_dir: Path, findings: Findings | None = None) -> Path:
-    """Writes ``summary.md`` and, ready to paste, ``tables/results.tex`` and ``tables/results.md``.
+    """Write ``summary.md`` and, ready to paste, ``tables/results.tex`` and ``tables/results.md``.
 
     Args:
         study_dir: the study folder.
-        findings: what was read from it already.
+        findings: of the folder, if read already.
 
     Returns:
         The path of ``summary.md``.
@@ -64,12 +64,12 @@ def latex(name: str, tables: list[tuple[str, Table]]) -> str:
 
 
 def markdown(tables: list[tuple[str, Table]]) -> str:
-    """The same in Markdown."""
+    """Tables as Markdown."""
     return "\n\n".join(f"{cell(table.title)}\n\n{table.markdown()}" for _, table in tables) + "\n"
 
 
 def terminal_table(study_dir: Path) -> str:
-    """The machines of the holdout split and the best trial, as plain text for the end of a run."""
+    """The machines of the holdout split and the best trial as plain text, for the end of a run."""
     findings = Findings.read(study_dir)
     columns = [("best", "auc"), ("best", "pauc"), ("default", "auc"), ("default", "pauc")]
     columns += [("level", "auc"), ("knn_log_mel", "auc")]

@@ -1,14 +1,14 @@
-"""The tables of a study: reading and writing them, the best trial, and the two tables that people read.
+"""Columns of a study's tables, the best trial, the tables of trials and of machines, and numbers as text.
 
-* ``trials.parquet``: one row per trial: ``trial``, ``status``, ``objective``, every searched key (none where its
-  condition does not hold), ``epochs``, ``duration_s``, ``samples_per_s``, ``seed``, ``reason`` (why a failed trial
-  failed). A study with several objectives has a column for each, ``objective_<kind>``, and ``pareto``: complete, and on
-  the front; ``objective`` is the first of them.
+* ``trials.parquet``: one row per trial: ``trial``, ``status``, ``objective``, every searched key (empty where its
+  condition does not hold), ``epochs``, ``duration_s``, ``samples_per_s``, ``seed``, ``reason`` (of a trial that failed
+  or was pruned). A study with several objectives has a column ``objective_<kind>`` for each, and ``pareto``: true for a
+  complete trial on the front. ``objective`` is the first of them.
 * ``results.parquet``: ``trial``, ``seed`` and :data:`asd_ray.metrics.ROW_COLUMNS`, one row per trial x seed x split x
   machine x ID (x domain).
 * ``baselines.parquet``: the same with ``baseline`` (``level``, ``knn_log_mel``) instead of ``trial`` and ``seed``.
 
-Numbers stay fractions of 1 in every frame; :func:`percent` and :func:`plain` make text of them.
+Values are fractions of 1 in every frame; :func:`percent` and :func:`plain` format them.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ def ranked(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_trial(trials: pd.DataFrame) -> int | None:
-    """The complete trial with the highest objective, the lowest number of equals; None where there is none."""
+    """The complete trial with the highest objective, of equals the lowest number; None if no trial is complete."""
     complete = ranked(trials)
     return None if complete.empty else int(complete["trial"].iloc[0])
 
 
 def searched_keys(trials: pd.DataFrame) -> list[str]:
-    """The columns of a table of trials that hold searched keys: those with a dot in their name."""
+    """The searched keys in a table of trials: the columns with a dot in their name."""
     return [str(column) for column in trials if "." in str(column)]
 
 
 def trial_table(trials: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
-    """Trials in order of their objective, with their averages on both splits.
+    """Trials in descending order of their objective, with their averages on both splits.
 
     Returns:
-        ``rank, trial, status, objective``, ``{select,holdout}_{auc,pauc}`` (the data's official average, the mean over
+        ``rank, trial, status, objective``, ``{select,holdout}_{auc,pauc}`` (the official average of the data, mean over
         seeds), the searched keys, ``epochs, duration_s, samples_per_s, seed, reason``. Trials that are not complete
-        come last, by number, without a rank and without averages.
+        come last, in the order of their numbers, without rank and averages.
     """
     complete = ranked(trials)
     others = trials[~trials["trial"].isin(complete["trial"])].sort_values("trial")
@@ -72,14 +72,14 @@ def trial_table(trials: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
 
 
 def machine_table(results: pd.DataFrame, baselines: pd.DataFrame, best: int | None, default: int = 0) -> pd.DataFrame:
-    """Every machine and ID: the best trial against the default trial and the baselines, with means.
+    """Metrics of the best trial, the default and the baselines for every machine and ID, with means.
 
     Returns:
-        One row per machine x ID (x domain), after each machine's the row ``id = "mean"``, and a last row
-        ``machine = "all"``, by the rule of the data (:func:`asd_ray.metrics.averages`). Columns: ``kind`` (``id``,
-        ``machine``, ``all``), ``machine, id, domain``, ``<split>_n_normal, <split>_n_anomaly``, and
+        One row per machine x ID (x domain); after each machine a row ``id = "mean"``; a last row ``machine = "all"``.
+        Means follow the rule of the data (:func:`asd_ray.metrics.averages`). Columns: ``kind`` (``id``, ``machine``,
+        ``all``), ``machine, id, domain``, ``<split>_n_normal, <split>_n_anomaly``, and
         ``<system>_<split>_{auc,pauc}`` for the systems ``best, default, level, knn_log_mel`` and the splits
-        ``holdout, select``. Trials' values are means over seeds; NaN where undefined or where there is no such trial.
+        ``holdout, select``. Values of a trial are means over seeds; NaN if undefined or if there is no such trial.
     """
     parts = {
         "best": _with_means(results[results["trial"] == best], ["seed", "split"]),
@@ -101,10 +101,10 @@ def machine_table(results: pd.DataFrame, baselines: pd.DataFrame, best: int | No
 
 
 def with_clips(machines: pd.DataFrame, split: str) -> pd.DataFrame:
-    """The rows of :func:`machine_table` that belong to a split.
+    """The rows of :func:`machine_table` for one split.
 
-    All rows, with or without clips, where both splits are dealt from the same IDs; where they hold different IDs
-    (DCASE 2020's development and evaluation parts) only the rows with clips.
+    All rows if both splits share IDs. If the splits have different IDs (development and evaluation IDs of DCASE 2020),
+    only the rows with clips.
     """
     there = {name: machines[f"{name}_n_normal"] + machines[f"{name}_n_anomaly"] > 0 for name in metrics.SPLITS}
     shared = (machines["kind"] == "id") & there["select"] & there["holdout"]
@@ -112,21 +112,21 @@ def with_clips(machines: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def without_clips(machines: pd.DataFrame, split: str) -> list[str]:
-    """The IDs (``fan 00``) of :func:`machine_table` that have no clip in a split."""
+    """IDs without a clip in a split, as ``fan 00``."""
     ids, there = machines[machines["kind"] == "id"], with_clips(machines, split)
     absent = ids[~(ids["machine"] + " " + ids["id"]).isin(there["machine"] + " " + there["id"])]
     return list(dict.fromkeys(absent["machine"] + " " + absent["id"]))
 
 
 def top_systems(row: pd.Series, split: str, metric: str) -> list[str]:
-    """The systems with the highest value in a row of :func:`machine_table`, as it is printed."""
+    """The systems with the highest printed value in a row of :func:`machine_table`."""
     printed = {system: percent(row[f"{system}_{split}_{metric}"]) for system in SYSTEMS}
     values = {system: float(text) for system, text in printed.items() if text != UNDEFINED}
     return [system for system, value in values.items() if value == max(values.values())]
 
 
 def percent(value: Any) -> str:
-    """A fraction as percent with two decimals, ``–`` where it is undefined."""
+    """A fraction as percent with two decimals; ``–`` if undefined."""
     return UNDEFINED if pd.isna(value) else f"{_rounded(100 * value, 2):.2f}"
 
 
@@ -136,12 +136,12 @@ def signed(value: float, digits: int = 2, scale: float = 100) -> str:
 
 
 def interval(low: Any, high: Any) -> str:
-    """The bounds of an interval in percent, ``61.20–74.05``; empty where they are undefined."""
+    """The bounds of an interval in percent, ``61.20–74.05``; empty if undefined."""
     return "" if pd.isna(low) or pd.isna(high) else f"{percent(low)}–{percent(high)}"
 
 
 def plain(value: Any, digits: int = 4) -> str:
-    """A searched value or count as short text: ``0.0009``, ``4096``, ``linear``; ``–`` where there is none."""
+    """A searched value or count as short text: ``0.0009``, ``4096``, ``linear``; ``–`` for no value."""
     if value is None or pd.isna(value):
         return UNDEFINED
     if isinstance(value, (bool, np.bool_, str)):
@@ -150,11 +150,11 @@ def plain(value: Any, digits: int = 4) -> str:
 
 
 def _rounded(value: Any, digits: int) -> float:
-    return round(float(value), digits) + 0.0  # which makes 0 of -0
+    return round(float(value), digits) + 0.0  # turns -0 into 0
 
 
 def _with_means(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Rows of IDs with the machine means and the over-all mean below them."""
+    """Rows of IDs, then of machine means, then of the overall mean."""
     sections = rows[rows["domain"].isin(metrics.SECTION)]
     counts = ["n_normal", "n_anomaly"]
     machines = metrics.per_machine(rows, by).set_index([*by, "machine"])

@@ -1,4 +1,4 @@
-"""Tables as text: for a terminal, in Markdown, and in LaTeX (booktabs)."""
+"""Tables as text, for a terminal, in Markdown and in LaTeX (booktabs); durations as text."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Table:
         title: a sentence for its caption.
         header: names of the columns.
         lines: cells.
-        text: how many columns at the left hold text; the others are aligned right.
-        bold: (line, column) of cells that are to stand out.
-        rules: lines that a rule is drawn above.
+        text: number of text columns at the left; the others are aligned right.
+        bold: (line, column) of bold cells.
+        rules: lines with a rule above.
         notes: (line, column) -> small text below a cell, on pages only.
-        chosen: a line that stands out, on pages only.
+        chosen: a highlighted line, on pages only.
     """
 
     title: str
@@ -100,12 +100,12 @@ class Table:
 
 
 def cell(value: Any) -> str:
-    """Text that cannot break out of a Markdown table."""
+    """Text that is safe in a cell of a Markdown table."""
     return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def escape(value: Any) -> str:
-    """Text as LaTeX prints it."""
+    """Text with the special characters of LaTeX escaped."""
     return "".join(_LATEX.get(letter, letter) for letter in " ".join(str(value).split()))
 
 

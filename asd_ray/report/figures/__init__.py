@@ -1,1 +1,1 @@
-"""Figures of the report."""
+"""Figures of the report: search (interactive), training, detection and mistakes (SVG)."""

@@ -1,4 +1,4 @@
-"""Learning curves: what every trial's epochs reported."""
+"""Learning curves: the metrics of every trial over its epochs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ GROUPS = {
     ),
     "speed and schedule": ("samples_per_s", "lr"),
 }
-"""Order in which metrics are shown; any other ends the first group."""
-MOST_LINES = 60  # that are drawn as lines; more become a picture, which a page of any number of trials can hold
-_GREY = "#8a8f98"  # readable on light and dark, for what is a picture and cannot follow the page
+"""Groups of metrics in the order of the page; an unknown metric ends the first group."""
+MOST_LINES = 60  # drawn as lines; more become a picture, whose size does not grow with the number of trials
+_GREY = "#8a8f98"  # for pictures, which cannot follow the page: readable on light and dark
 
 
 def learning_curves(history: pd.DataFrame, trials: pd.DataFrame, best: int | None) -> dict[str, dict[str, list[str]]]:
-    """Stage -> group of metrics -> figures, in a fixed order; stages in the order of their first epochs."""
+    """Stage -> group of metrics -> figures; stages in the order of their first epochs."""
     if history.empty:
         return {}
     pruned = set(trials.loc[trials["status"] == "pruned", "trial"])
@@ -49,7 +49,7 @@ def learning_curves(history: pd.DataFrame, trials: pd.DataFrame, best: int | Non
 
 
 def grouped(names: list[str]) -> dict[str, list[str]]:
-    """Metrics by group, in the order of :data:`GROUPS`; groups without any are left out."""
+    """Metrics by group, in the order of :data:`GROUPS`; without empty groups."""
     known = {name for group in GROUPS.values() for name in group}
     order = {group: [name for name in members if name in names] for group, members in GROUPS.items()}
     order["learning"] += [name for name in names if name not in known]
@@ -57,9 +57,9 @@ def grouped(names: list[str]) -> dict[str, list[str]]:
 
 
 def _figure(history: pd.DataFrame, title: str, metric: str, best: int | None, pruned: set[int]) -> str:
-    """A metric over the epochs, one line per trial, through the epochs that have it; the best trial's in front.
+    """A metric over the epochs, one line per trial through the epochs with a value, the best trial in front.
 
-    ``pruned`` are the trials that were stopped in this stage.
+    ``pruned``: trials that were stopped in this stage.
     """
     epochs_of = history.groupby("trial")["epoch"].nunique()
     points = history.dropna(subset=[metric]).sort_values(["trial", "epoch"])

@@ -1,4 +1,4 @@
-"""Figures of what systems detect: machine means with intervals, ROC curves, and histograms of scores."""
+"""Figures of detection: machine means with intervals, ROC curves, histograms of scores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Series:
-    """One system's marks: a value and perhaps bounds for every line of the figure, as fractions."""
+    """Marks of one system: a value, and bounds if known, for every line of the figure, as fractions."""
 
     label: str
     marker: str
@@ -40,7 +40,7 @@ class Series:
 
 
 def machine_means(table: pd.DataFrame, estimates: Mapping[str, Estimate], labels: Mapping[str, str]) -> str:
-    """Held-out AUC of every machine and of their average: one row each, a mark per system, its interval as a line."""
+    """AUC of every machine and their average on the holdout split: a mark per system, its interval as a line."""
     means = table[table["kind"] != "id"].set_index("machine")
     series = []
     for system, (marker, colour, size) in MARKS.items():
@@ -52,7 +52,7 @@ def machine_means(table: pd.DataFrame, estimates: Mapping[str, Estimate], labels
 
 
 def study_means(estimates: Mapping[str, Estimate], metric: str) -> str:
-    """The same for studies: a metric of each one's best trial."""
+    """A metric of every machine and their average: a mark per study (its best trial), its interval as a line."""
     series = []
     machines = machines_of(next(iter(estimates.values())).table)
     looks = itertools.cycle(zip("oDs^vP", ("accent", "default", "knn", "level", "bad", "muted"), strict=True))
@@ -63,7 +63,7 @@ def study_means(estimates: Mapping[str, Estimate], metric: str) -> str:
 
 
 def dots(machines: Sequence[str], series: Sequence[Series], metric: str = "AUC") -> str:
-    """A line per machine with a mark and an interval per series, slightly apart."""
+    """A row per machine with a mark and an interval per series, slightly apart."""
     names = [machine if machine != OVERALL else "average" for machine in machines]
     apart = 0.5 / max(3, len(series))
 
@@ -93,9 +93,9 @@ def _means(column: pd.Series, machines: Iterable[str]) -> pd.Series:
 
 
 def roc(machine: str, systems: Mapping[str, Sequence[pd.DataFrame]], labels: Mapping[str, str]) -> str | None:
-    """A machine's ROC curves: the true-positive rate at every false-positive rate, mean over IDs and seeds.
+    """ROC curves of a machine: the true-positive rate at every false-positive rate, mean over IDs and seeds.
 
-    So the area below is the mean AUC of the machine's IDs (domains together). None where no ID has both kinds of clips.
+    The area below is the mean AUC of the machine's IDs (domains together). None if no ID has both labels.
     """
     curves = {name: curve for name in SYSTEMS if (curve := mean_roc(systems.get(name, ()), machine)) is not None}
     if not curves:
@@ -113,7 +113,7 @@ def roc(machine: str, systems: Mapping[str, Sequence[pd.DataFrame]], labels: Map
 
 
 def mean_roc(runs: Sequence[pd.DataFrame], machine: str) -> Floats | None:
-    """True-positive rates at :data:`GRID`, averaged over the IDs of a machine and the seeds; None without an ROC."""
+    """True-positive rates at :data:`GRID`, mean over a machine's IDs and the seeds; None if no ID has both labels."""
     curves = []
     for run in runs:
         for _, clips in run[run["machine"] == machine].groupby("id"):
@@ -126,7 +126,7 @@ def mean_roc(runs: Sequence[pd.DataFrame], machine: str) -> Floats | None:
 
 
 def histogram(machine: str, run: pd.DataFrame) -> str | None:
-    """A machine's scores, normal against anomalous clips, in standard deviations of the normal clips of each ID."""
+    """Scores of a machine's normal and anomalous clips, in standard deviations of the normal clips of each ID."""
     clips = run[run["machine"] == machine]
     z, y = standardised(clips), is_anomaly(clips)
     z, y = z[np.isfinite(z)], y[np.isfinite(z)]
@@ -145,9 +145,9 @@ def histogram(machine: str, run: pd.DataFrame) -> str | None:
 
 
 def standardised(clips: pd.DataFrame) -> Floats:
-    """Scores less the mean of the normal clips of their machine and ID, over the standard deviation of those.
+    """Scores minus the mean of the normal clips of the same machine and ID, divided by their standard deviation.
 
-    NaN where an ID has fewer than two different normal scores.
+    NaN if an ID has fewer than two different normal scores.
     """
     normal = clips["score"].where(~is_anomaly(clips))
     groups = normal.groupby([clips["machine"], clips["id"]])

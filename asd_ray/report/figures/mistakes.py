@@ -1,4 +1,4 @@
-"""The holdout clips that a trial gets most wrong, their spectrograms from the feature store, and AUC by kind of fault.
+"""The worst mistakes of a trial, their spectrograms from the feature store, and AUC by kind of fault.
 
 Legend: F mel bands, T frames.
 """
@@ -35,7 +35,7 @@ from asd_ray.report.scored_clips import Runs
 from asd_ray.report.tables import signed
 
 MOST = 4
-"""Clips that are shown of each kind."""
+"""Number of clips of each kind."""
 LEVELS = 64
 
 
@@ -45,9 +45,9 @@ class Mistake:
 
     Attributes:
         path, machine, id, label: of the clip.
-        beyond: share of the clips of the other label, of the same ID, on whose wrong side it is.
+        beyond: share of the same ID's clips of the other label that it is on the wrong side of.
         z: its score in standard deviations of the ID's normal clips.
-        fault: kind of the fault, where known.
+        fault: kind of the fault, if known.
     """
 
     path: str
@@ -72,8 +72,8 @@ class Mistake:
 def worst(clips: pd.DataFrame, label: str, faults: Mapping[str, Fault], most: int = MOST) -> list[Mistake]:
     """The worst false alarms (``normal``) or misses (``anomaly``), at most one per ID.
 
-    Scores of different IDs are not comparable. What a clip costs its ID's AUC is the share of the other label's clips
-    that it is on the wrong side of (ties count half), so that orders them; equal ones the standardised score.
+    The order is the cost in AUC of the clip's own ID, as scores of different IDs are not comparable: the share of the
+    other label's clips that it is on the wrong side of (ties count half). The standardised score breaks ties.
     """
     z = standardised(clips)
     found = []
@@ -98,20 +98,20 @@ def worst(clips: pd.DataFrame, label: str, faults: Mapping[str, Fault], most: in
 
 @dataclass(frozen=True)
 class Pictures:
-    """Spectrograms by path as SVG, or why there are none."""
+    """Path -> spectrogram as SVG, or the reason for none."""
 
     images: dict[str, str]
     missing: str = ""
 
 
 def spectrograms(study_dir: Path, study: Mapping[str, Any], paths: Sequence[str], features_hash: str = "") -> Pictures:
-    """Spectrograms of test clips from the study's feature store, in the same colours, if it is on this machine.
+    """Spectrograms of test clips in the same colours, from the study's feature store if it is on this machine.
 
     Args:
         study_dir: the study folder.
         study: the resolved study.
         paths: of the clips.
-        features_hash: of the study's own features, which may share a store with others; any by default.
+        features_hash: of the study's features in a store with several; any by default.
     """
     place = (study.get("features") or {}).get("store")
     storage = Storage(place or study_dir / "features")
@@ -137,7 +137,7 @@ def spectrograms(study_dir: Path, study: Mapping[str, Any], paths: Sequence[str]
 
 
 def _manifest(storage: Storage, features_hash: str) -> Manifest | None:
-    """The manifest with a hash; the last one where none is asked for."""
+    """The manifest with a hash; the latest if the hash is empty."""
     others = sorted(name for name in storage.names() if name.startswith("manifest-"))
     for name in ("manifest.json", *others):
         manifest = read_manifest(storage, name)
@@ -147,7 +147,7 @@ def _manifest(storage: Storage, features_hash: str) -> Manifest | None:
 
 
 def _log_mel(storage: Storage, manifest: Manifest, paths: Iterable[str]) -> dict[str, NDArray[np.float32]]:
-    """(F, T) of clips of the test split; reads the paths of all shards and the features of those that are needed."""
+    """Path -> Log-Mel (F, T) of test clips; reads the paths of all shards and the features of the shards needed."""
     wanted, found = set(paths), {}
     for shard in manifest.shards.get("test", []):
         name = shard.files["log_mel"]
@@ -179,7 +179,7 @@ def _spectrogram(path: str, image: NDArray[np.float32], features: FeatureConfig,
 
 
 def _png(image: NDArray[np.float32], colours: tuple[float, float]) -> str:
-    """An image (F, T) as the address of a small PNG: 64 colours, low frequencies at the bottom."""
+    """An image (F, T) as the data URL of a small PNG: 64 colours, low frequencies at the bottom."""
     low, high = colours
     levels = np.clip((image[::-1] - low) / max(high - low, 1e-6) * LEVELS, 0, LEVELS - 1).astype(np.uint8)
     picture = Image.fromarray(levels, mode="P")
@@ -195,19 +195,19 @@ def _png(image: NDArray[np.float32], colours: tuple[float, float]) -> str:
 
 
 def data_faults(study_dir: Path, study: Mapping[str, Any]) -> dict[str, Fault]:
-    """Path -> its fault, from ``faults.csv`` of the data set, if it is on this machine."""
+    """Path -> fault, from ``faults.csv`` of the data set if it is on this machine."""
     root = (study.get("data") or {}).get("root")
     folder = Path(root).expanduser() if root else study_dir / "data"
     return read_faults(folder)
 
 
 def fault_table(systems: Mapping[str, Runs], faults: Mapping[str, Fault], max_fpr: float) -> pd.DataFrame:
-    """AUC of the systems by machine and kind of fault, and by machine and band: all normal clips against that kind.
+    """AUC of the systems by machine and kind of fault, and by machine and band: all normal clips against one kind.
 
     Args:
         systems: scored clips of one split; means are over seeds, and over IDs by the rule of the data.
         faults: path -> kind and band.
-        max_fpr: p of pAUC, which is not shown.
+        max_fpr: p of pAUC.
 
     Returns:
         ``machine, what`` (``fault`` or ``band``), ``name, n_anomaly``, and a column per system; NaN where undefined.

@@ -29,7 +29,6 @@ OBJECTIVE, PERCENT = "objective (%)", Goal("objective", factor=100)
 CELLS = 25
 """Cells of a contour along an axis: a search of many trials has more values than a figure can show."""
 FEWEST_IN_CONTOUR = 4
-COMPLETE = TrialState.COMPLETE
 
 
 class SearchFigures:
@@ -45,11 +44,8 @@ class SearchFigures:
         self.space = findings.space
         self.names = {key: escape(name) for key, name in findings.keys.items() if self.complete[key].notna().any()}
         self.study = optuna_study(self.trials, self.names, self.space, [PERCENT])
-        self.axes = {
-            name: axis
-            for trial in self.study.get_trials(states=[COMPLETE])
-            for name, axis in trial.distributions.items()
-        }
+        self.finished = self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        self.axes = {name: axis for trial in self.finished for name, axis in trial.distributions.items()}
 
     @cached_property
     def texts(self) -> dict[int, str]:
@@ -68,7 +64,7 @@ class SearchFigures:
         figure.data = (points, line)
         points.update(name="trial", marker={"color": MUTED, "size": 7})
         line.update(name="best so far", line={"color": ACCENT, "width": 1.5, "shape": "hv"}, hoverinfo="skip")
-        figure.update_xaxes(title="trial")
+        figure.update_xaxes(title="trial", dtick=1 if len(self.trials) <= 10 else None)
         self._mark(figure, points, points.x)
         for status, symbol, colour in (("pruned", "triangle-down", MUTED), ("failed", "x", BAD)):
             rows = self.trials[self.trials["status"] == status]
@@ -166,9 +162,7 @@ class SearchFigures:
         surface.update(colorscale=SHADES, colorbar={"thickness": 12, "outlinewidth": 0}, line={"width": 0.5})
         of_numbers = all(isinstance(self.axes[name], FloatDistribution) for name in names)
         figure.data = (surface,) if of_numbers else ()
-        at = optuna_study(rows, dict(zip(pair, names, strict=True)), self.space, [PERCENT]).get_trials(
-            states=[COMPLETE]
-        )
+        at = [trial for trial in self.finished if all(name in trial.params for name in names)]
         marker = {"color": [trial.value for trial in at], "colorscale": SHADES, "size": 8}
         marker["line"] = {"color": INK, "width": 0.7}
         x, y = ([trial.params[name] for trial in at] for name in names)

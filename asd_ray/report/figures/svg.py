@@ -1,4 +1,4 @@
-"""Figures as SVG text to put into a page.
+"""Draw figures as SVG for a page.
 
 Colours are CSS variables of the page (``--ink``, ``--accent``, …), so the figures follow its light or dark scheme, and
 text stays text in the page's font.
@@ -16,7 +16,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Stand-ins that matplotlib draws with and that become CSS variables afterwards.
+# Placeholders for matplotlib; CSS variables replace them in the SVG.
 COLOURS = {
     "ink": "#010101",
     "muted": "#010102",
@@ -32,7 +32,7 @@ C = COLOURS
 
 _STYLE = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # names are names, even with a dollar sign
+    "text.parse_math": False,  # a dollar sign in a name is no formula
     "font.size": 12,
     "axes.edgecolor": C["rule"],
     "axes.labelcolor": C["muted"],
@@ -71,12 +71,12 @@ def svg(
         draw: fills the axes.
         size: width and height in CSS pixels.
         top, left: margins in CSS pixels, for a legend above and labels beside the axes.
-        picture: address of an image that fills the axes, behind what is drawn.
+        picture: data URL of an image that fills the axes, in the background.
     """
     width, height = size
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(width / 72, height / 72))
-        # Margins by hand: matplotlib's automatic layouts draw everything twice, which a report of many figures feels.
+        # Margins by hand: matplotlib's automatic layouts draw everything twice.
         box = (left / width, BOTTOM / height, 1 - (left + RIGHT) / width, 1 - (top + BOTTOM) / height)
         draw(figure.add_axes(box))
         buffer = io.StringIO()
