@@ -1,16 +1,16 @@
-"""The official baseline: an autoencoder of five frames for every machine type, which scores what it reconstructs badly.
+"""The official baseline: an autoencoder of five frames for each machine type; its reconstruction error is the score.
 
 Legend: B batch, F mel bands, T frames, P = 5 frames, V = T − P + 1 vectors of a clip, M machine types, C classes.
 
 The baseline of DCASE 2020 Task 2 (y-kawagu/dcase2020_task2_baseline), on features of the preset ``dcase2020_baseline``,
-and the selective Mahalanobis mode that it has from 2023 on (Harada et al., "First-shot anomaly sound detection for
+and its selective Mahalanobis mode from 2023 on (Harada et al., "First-shot anomaly sound detection for
 machine condition monitoring: a domain generalization baseline", arXiv 2303.00455; the code of
 nttcslab/dcase2023_task2_baseline_ae).
 
-Differences to the baseline, where a study trains all machine types at once: a step takes whole clips of any machine
-types, and every autoencoder learns from all vectors of its own clips among them, where the baseline takes 512 vectors
-of one machine type's clips in random order. An epoch shows every vector once, as there. Where a step has no clip of a
-machine type, Adam moves its autoencoder by momentum alone.
+Differences to the baseline: here all machine types are trained at once. A step takes whole clips of any machine types,
+and each autoencoder learns from all vectors of its own clips among them; the baseline takes 512 random vectors of one
+machine type. As in the baseline, an epoch has every vector once. In a step without clips of a machine type, Adam moves
+its autoencoder by momentum alone.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from asd_ray.methods.base import DataInfo, Inputs, Method, Stage, resolve_precis
 from asd_ray.methods.workers import world_size
 from asd_ray.registry import register_method
 
-BATCH = 64  # clips of one pass over the training clips' errors
-RIDGE = 1e-6  # of the mean variance: errors that never vary leave the covariance invertible
+BATCH = 64  # clips of one pass, where errors of the training clips are summed
+RIDGE = 1e-6  # of the mean variance; keeps the covariance invertible if an error is constant
 
 
 class AutoencoderStage(Stage):
-    """All machine types' autoencoders, each by the mean squared error of its own clips.
+    """Training of all machine types' autoencoders, each by the mean squared error of its own clips.
 
     Args:
         config: settings of the stage.
@@ -57,9 +57,9 @@ class AutoencoderStage(Stage):
         self.register_buffer("machine", machine, persistent=False)
 
     def forward(self, inputs: Inputs, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean over machine types of their mean squared errors; 0 for one that has no clip in the batch.
+        """Mean over machine types of their mean squared errors, which are 0 for one without clips in the batch.
 
-        The metric ``reconstruction`` is the mean squared error of the batch's clips.
+        The metric ``reconstruction`` is the mean squared error of all clips of the batch.
         """
         x, machines = inputs["log_mel"].float(), self.machine[labels]
         losses, total = [], x.new_zeros(())
@@ -68,7 +68,7 @@ class AutoencoderStage(Stage):
             if own.any():
                 losses.append(_errors(network, x[own], self.precision).square().mean())
                 total += losses[-1].detach() * own.sum()
-            else:  # every worker must have a gradient of every parameter
+            else:  # each worker must have a gradient of each parameter
                 losses.append(0 * torch.stack([parameter.sum() for parameter in network.parameters()]).sum())
         return torch.stack(losses).mean(), {"reconstruction": total / len(x)}
 
@@ -77,7 +77,7 @@ class AutoencoderStage(Stage):
         return self.networks
 
     def validation_loss(self, inputs: Inputs, labels: Tensor) -> Tensor:
-        """The sum over clips of their mean squared errors, each by its machine type's autoencoder."""
+        """The sum over clips of the mean squared error by the clip's own autoencoder."""
         x, machines = inputs["log_mel"].float(), self.machine[labels]
         total = x.new_zeros(())
         for number in machines.unique().tolist():
@@ -90,9 +90,9 @@ class AutoencoderStage(Stage):
 class AutoencoderMethod(Method):
     """One autoencoder for each machine type.
 
-    An embedding is a clip's anomaly score by each of the M, as :meth:`embed` does not know which is its own; a logit is
-    the negative score by the class's machine type. Both are for :meth:`own_score`; distances between embeddings, and
-    probabilities of IDs that share an autoencoder, mean nothing.
+    The embedding of a clip has its anomaly scores by all M autoencoders, because :meth:`embed` does not know the
+    machine type. A logit is the negative score by the machine type of the class. Only :meth:`own_score` uses them:
+    distances between embeddings have no meaning, and neither have probabilities of IDs that share an autoencoder.
 
     Args:
         config: settings of the method.
@@ -100,8 +100,8 @@ class AutoencoderMethod(Method):
 
     Attributes:
         machines: M names, in the order of embeddings.
-        inverse_covariance: (M, 2, F, F), of the errors' F bands in the source and the target domain, or None where
-            the score needs none; zeros before :meth:`finish`.
+        inverse_covariance: Σ⁻¹, (M, 2, F, F), of the errors' F bands in the source and the target domain; None if the
+            score needs none, zeros before :meth:`finish`.
 
     Raises:
         ConfigError: clips are shorter than P frames.
@@ -127,19 +127,19 @@ class AutoencoderMethod(Method):
         self.register_buffer("inverse_covariance", None if config.score == "mse" else torch.zeros(shape))
 
     def stages(self) -> Sequence[Stage]:
-        """The one stage, built anew; none where it has no epochs."""
+        """Build the stage; none with 0 epochs."""
         train, precision = self.config.train, self.config.precision
         return [AutoencoderStage(train, self.networks, self.machine, precision)] if train.epochs else []
 
     def embed(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Scores (B, M) by every machine type's autoencoder, and the negative ones (B, C) of every class's."""
+        """Scores (B, M) by all autoencoders, and the negative scores (B, C) by the one of each class."""
         x = inputs["log_mel"].float()
         errors = (_errors(network, x, self.config.precision) for network in self.networks)
         scores = torch.stack([self._score(number, e) for number, e in enumerate(errors)], dim=1)
         return scores, -scores[:, self.machine]
 
     def own_score(self, embedding: Tensor, groups: Sequence[str]) -> Tensor:
-        """Scores (B,) by the clips' own machine types, whether their IDs were trained or not."""
+        """Scores (B,) by the clips' own machine types, also of untrained IDs."""
         numbers = []
         for name in groups:
             machine = name.partition("/")[0]
@@ -154,15 +154,15 @@ class AutoencoderMethod(Method):
 
     @torch.no_grad()
     def finish(self, clips: Batches) -> None:
-        """Inverts the covariances of the training clips' errors, around their mean, by machine type and domain.
+        """Compute Σ⁻¹ of the training clips' errors for each machine type and domain.
 
-        Without domains all clips are source clips; a domain without clips takes the other's covariance.
+        Clips without a domain count as source clips. A domain without clips gets the other's covariance.
         """
         if self.inverse_covariance is None:
             return
         bands, shape = self.inverse_covariance.shape[-1], self.inverse_covariance.shape[:2]
         target = torch.tensor([clip.domain == "target" for clip in clips.clips], dtype=torch.long)
-        # fp64 sums over blocks of one frame: 1, the error, the error's products, in one tensor for one reduction.
+        # fp64 sums over frames of 1, the error, and its products, in one tensor for one reduction.
         sums = self.inverse_covariance.new_zeros(*shape, bands + 1, bands + 1, dtype=torch.float64)
         start = 0
         for batch in clips.in_order(BATCH):

@@ -15,11 +15,11 @@ MOMENTUM = 0.01  # of batch norm's running statistics
 
 
 class Autoencoder(nn.Sequential):
-    """Vectors (N, P F) to themselves: four layers of 128, a bottleneck of 8, four of 128, each with batch norm.
+    """r(x), vectors (N, P F) to the same shape: four layers of 128, a bottleneck of 8, four of 128, with batch norm.
 
-    Initial weights and batch norm as Keras has them by default, where the baseline leaves them: Glorot's uniform
-    weights, biases of 0, ε = 1e-3, running statistics of momentum 0.99 (0.01 as torch counts it). These move faster, by
-    10 / (10 + n) in batch n of the first 1,000, so that a short training does not score with those of its start.
+    Initial weights and batch norm have Keras's defaults, as in the baseline: Glorot's uniform weights, biases of 0,
+    ε = 1e-3, running statistics of momentum 0.99 (0.01 in torch's terms). In batch n of the first 1,000 they move
+    faster, by 10 / (10 + n), so that after a short training they are not those of its start.
     """
 
     def __init__(self, size: int, hidden: int = 128, bottleneck: int = 8) -> None:
@@ -44,12 +44,15 @@ class Autoencoder(nn.Sequential):
 
 
 def context_vectors(log_mel: Tensor) -> Tensor:
-    """(…, F, T) to (…, T - P + 1, P F): every P consecutive frames as one vector, frame after frame."""
+    """(…, F, T) to (…, T − P + 1, P F): each P consecutive frames as one vector, frame after frame."""
     return log_mel.unfold(-1, CONTEXT, 1).movedim(-3, -1).flatten(-2)
 
 
 def fit(vectors: Tensor, epochs: int = 100, batch_size: int = 512, lr: float = 1e-3, seed: int = 0) -> Autoencoder:
-    """An autoencoder of (N, P F) vectors by mean squared error and Adam, in eval mode. Defaults are the baseline's."""
+    """Train an autoencoder of (N, P F) vectors by mean squared error and Adam; defaults are the baseline's.
+
+    Returns it in eval mode.
+    """
     torch.manual_seed(seed)
     network = Autoencoder(vectors.shape[1])
     optimiser = torch.optim.Adam(network.parameters(), lr)

@@ -1,1 +1,1 @@
-"""Networks: encoders by their timm name, heads."""
+"""Parts that several methods share: networks, heads, losses, mixup, buffers, saved encoders."""

@@ -1,4 +1,4 @@
-"""First-in-first-out buffers on the training device.
+"""A first-in-first-out buffer on the training device.
 
 Legend: n capacity, B batch.
 """
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 
 class Fifo(nn.Module):
-    """The last n items that were pushed, as buffers: in ``state_dict``, moved with the module, never trained.
+    """Keep the last n items in buffers: they are in ``state_dict``, move with the module, and are never trained.
 
-    A ring: ``pointer`` is the slot that the next item takes. Every step stays on the device (no synchronisation), and
-    any number of items may be pushed at once, more than n included.
+    The buffer is a ring, and ``pointer`` is the slot of the next item. Every step stays on the device, without
+    synchronisation. Any number of items may be pushed at once, even more than n.
 
     Args:
         size: capacity n.
         item_shape: shape of one item.
-        dtype: that items are stored in.
+        dtype: data type of the stored items.
     """
 
     items: Tensor
@@ -32,12 +32,12 @@ class Fifo(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
 
     def __len__(self) -> int:
-        """Capacity n; ``count`` says how many items have been pushed so far, n at most."""
+        """Capacity n. ``count`` is the number of items pushed so far, at most n."""
         return len(self.items)
 
     @torch.no_grad()
     def push(self, new: Tensor) -> None:
-        """Stores (B, *item_shape), oldest first; of more than n items only the last n are kept."""
+        """Store (B, *item_shape), oldest first; of more than n items, store the last n."""
         kept = new.detach()[-len(self) :]
         skipped = len(new) - len(kept)
         slots = (self.pointer + skipped + torch.arange(len(kept), device=new.device)) % len(self)

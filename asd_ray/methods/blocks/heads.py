@@ -1,4 +1,4 @@
-"""Small networks on top of an encoder: projection for contrast, classifiers for machine and ID.
+"""Heads on top of an encoder: a projection for contrast, and classifiers of machine and ID.
 
 Legend: B batch, D features, C classes.
 """
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 
 def projection(kind: str, features: int, dim: int) -> nn.Module:
-    """(B, features) to (B, dim), not normalised: ``linear`` (MoCo v1) or ``mlp``, two layers with ReLU (MoCo v2)."""
+    """Projection of (B, features) to (B, dim): ``linear`` (MoCo v1), or ``mlp``, two layers with ReLU (MoCo v2).
+
+    Its output is not normalised.
+    """
     if kind == "linear":
         return nn.Linear(features, dim)
     return nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, dim))
@@ -31,16 +34,16 @@ class LinearHead(nn.Linear):
         super().__init__(features, classes)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, D) to (B, C). Labels make no difference; they are there because an angular margin needs them."""
+        """(B, D) to (B, C). Labels are ignored; :class:`ArcFaceHead` needs them."""
         return super().forward(x)
 
 
 class ArcFaceHead(nn.Module):
-    """Additive angular margin: s · cos(θ_j), and s · cos(θ_y + m) for a clip's own class y while it trains.
+    """Additive angular margin: logits s · cos(θ_j), and in training s · cos(θ_y + m) for the own class y of a clip.
 
-    Deng et al., "ArcFace", CVPR 2019, equation 3, with the guard of the authors' code: where θ_y + m would pass π, and
-    the cosine rise again, the logit is s (cos θ_y − m sin m), so that it falls monotonically over all θ_y.
-    In fp32 under autocast too: bf16's steps below 1 are 1/256, which s = 30 makes a tenth of a logit.
+    Deng et al., "ArcFace", CVPR 2019, equation 3, with the guard of the authors' code: where θ_y + m is beyond π, the
+    logit is s (cos θ_y − m sin m), so that it falls with θ_y everywhere. Always in fp32: below 1, neighbouring numbers
+    of bf16 are 1/256 apart, which s = 30 makes a tenth of a logit.
 
     Args:
         features: D.
@@ -55,9 +58,9 @@ class ArcFaceHead(nn.Module):
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(classes, features)))
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits (B, C) of features (B, D): with margin on the labels (B,), without any where there are none.
+        """Features (B, D) to logits (B, C), with the margin on the labels (B,) if they are given.
 
-        Labels may also be a mask (B, C), for clips that may be of several classes.
+        Labels may also be a mask (B, C), for clips that belong to one of several classes.
         """
         with torch.autocast(x.device.type, enabled=False):
             cosine = nnf.linear(nnf.normalize(x.float()), nnf.normalize(self.weight))
@@ -69,7 +72,7 @@ class ArcFaceHead(nn.Module):
         return self.scale * cosine.scatter(1, own, self._with_margin(cosine.gather(1, own)))
 
     def _with_margin(self, cosine: Tensor) -> Tensor:
-        # The slope of the root is infinite at |cos θ| = 1, and rounding can push the cosine beyond it.
+        # The root has an infinite slope at |cos θ| = 1, and rounding can make |cos θ| larger than 1.
         sine = (1 - cosine.square()).clamp(min=1e-7).sqrt()
         shifted = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
         beyond = cosine - self.margin * math.sin(self.margin)

@@ -1,4 +1,4 @@
-"""Losses, and the measures that say whether a representation is learning.
+"""Contrastive losses, and measures of how well an embedding is spread.
 
 Legend: B batch, D embedding, K negatives. Embeddings are L2-normalised rows.
 """
@@ -25,7 +25,7 @@ def info_nce(positive: Tensor, negative: Tensor, temperature: float) -> Tensor:
 
 
 def alignment(query: Tensor, key: Tensor) -> Tensor:
-    """Mean squared distance of positive pairs (B, D): 0 when the two views of a clip agree.
+    """Mean squared distance of positive pairs (B, D): 0 if the two views of each clip agree.
 
     Wang and Isola, "Understanding contrastive representation learning through alignment and uniformity on the
     hypersphere", ICML 2020, with α = 2.
@@ -36,7 +36,7 @@ def alignment(query: Tensor, key: Tensor) -> Tensor:
 def uniformity(embedding: Tensor) -> Tensor:
     """log of the mean Gaussian potential exp(−2 |z_i − z_j|²) of all pairs of (B, D), B ≥ 2.
 
-    0 when all are the same, down to −4 + O(1/D) when they spread over the sphere (Wang and Isola 2020, t = 2).
+    0 if all embeddings are the same; −4 + O(1/D) if they spread over the sphere (Wang and Isola 2020, t = 2).
     """
     return nnf.pdist(embedding).square().mul(-2).exp().mean().log()
 
@@ -47,8 +47,8 @@ def supervised_contrastive(
     """Supervised contrastive loss of one view per clip, mean over all clips as anchors.
 
     (T / T_base) · −1/|P(i)| Σ_{p ∈ P(i)} log( exp(z_i·z_p/T) / Σ_{a ≠ i} exp(z_i·z_a/T) ), P(i) the other clips with
-    i's label; an anchor without any counts 0 but stays in the mean. Khosla et al., "Supervised contrastive learning",
-    NeurIPS 2020, equation 2, with the scale of its published code.
+    i's label. An anchor without such clips has loss 0 and stays in the mean. Khosla et al., "Supervised contrastive
+    learning", NeurIPS 2020, equation 2, with the scale of its published code.
 
     Args:
         embedding: z, (B, D) L2-normalised.

@@ -1,4 +1,4 @@
-"""MobileFaceNet in the variant of this field, from scratch.
+"""MobileFaceNet, in the variant of anomalous sound detection.
 
 Legend: B batch, I input channels, F mel bands, T frames; after s strides of 2 a side of n is ⌈n / 2^s⌉.
 
@@ -32,11 +32,11 @@ BOTTLENECKS = ((2, 128, 2, 2), (4, 128, 2, 2), (4, 128, 2, 2))
 
 
 class MobileFaceNet(nn.Module):
-    """Spectrograms (B, I, F, T) to embeddings (B, 128); any F and T, which size the global depthwise kernel.
+    """Spectrograms (B, I, F, T) to embeddings (B, 128). F and T set the size of the global depthwise kernel.
 
-    Every convolution is without bias and followed by batch norm; all but the linear ones by PReLU with a slope per
-    channel. With I = 1 and 128 × 313 it has 869,760 parameters. The published code has 5,289 more (for 41 classes), a
-    linear layer ``fc_out`` whose output it never uses; parameter counts in circulation include it.
+    No convolution has a bias. Batch norm follows each of them, and PReLU with a slope per channel all but the linear
+    ones. With I = 1 and 128 × 313 it has 869,760 parameters. The published code has 5,289 more (for 41 classes), in a
+    linear layer ``fc_out`` whose output is not used; published parameter counts include it.
 
     Args:
         channels: I.
@@ -80,7 +80,7 @@ class MobileFaceNet(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Inverted residual: 1 × 1 to t times the channels, 3 × 3 depthwise, linear 1 × 1; added to x where it can be.
+    """Inverted residual: 1 × 1 to t times the channels, 3 × 3 depthwise, linear 1 × 1; plus x if the shapes agree.
 
     Args:
         inputs: channels in.
@@ -119,7 +119,7 @@ def _convolution(
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     norm = nn.BatchNorm2d(outputs)
     assert norm.running_var is not None
-    # The variance that these weights give from inputs of mean square 1. From torch's start, 1, the running average
-    # needs some 100 steps down to a depthwise convolution's 1/256, and eval mode is useless for as long.
+    # The variance that these weights give for inputs of mean square 1. From torch's initial value 1 the running average
+    # needs some 100 steps to reach that of a depthwise convolution, 1/256; until then eval mode is useless.
     norm.running_var.fill_(2 * inputs / (groups * outputs))
     return nn.Sequential(convolution, norm, *([] if linear else [PReLU(outputs)]))

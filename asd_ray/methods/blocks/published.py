@@ -1,8 +1,8 @@
-"""A pre-trained encoder as a folder that can be published, and started from.
+"""Save a pre-trained encoder in a folder, to publish it or to start another training from it.
 
 ``model.safetensors`` holds the weights under timm's own names, in fp32 whatever precision they were trained in;
-``config.json`` says what they are: architecture, input, features and normalisation, the settings of the pre-training.
-Without asd_ray such a folder is read by::
+``config.json`` describes them: architecture, input, features, normalisation, settings of the pre-training. Read such a
+folder without asd_ray (unless the architecture is ``mobilefacenet``) by::
 
     network = timm.create_model(config["architecture"], in_chans=1, num_classes=0)
     network.load_state_dict(safetensors.torch.load_file("model.safetensors"))
@@ -28,19 +28,19 @@ from asd_ray.methods.blocks.networks import Network
 KIND = "asd_ray encoder"
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-NO_MATTER = ("channel",)  # which microphone was listened to says nothing about what the network takes
+NO_MATTER = ("channel",)  # the microphone makes no difference to the network's input
 
 
 def save_encoder(folder: Path, encoder: Network, study: Mapping[str, Any], info: DataInfo) -> None:
-    """Writes an encoder's folder, in place of what is there.
+    """Write the folder of an encoder, or overwrite it.
 
-    Of the study only name, seed and the settings of the pre-training are written, and no path of this computer.
+    Of the study it contains the name, the seed and the settings of the pre-training, but no path of this computer.
 
     Args:
-        folder: is made where there is none.
+        folder: is created if it does not exist.
         encoder: on any device, in any precision.
         study: resolved, with the trial's values; as ``StudyConfig.model_dump(mode="json")`` gives it.
-        info: of the data that it was pre-trained on.
+        info: description of the pre-training data.
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.network.state_dict().items()}
     pretrain = dict(study["method"]["pretrain"])
@@ -60,19 +60,19 @@ def save_encoder(folder: Path, encoder: Network, study: Mapping[str, Any], info:
         "clips": info.clips,
         "extra_clips": info.extra_clips,
         "study": {"name": study["name"], "seed": study["seed"], "pretrain": pretrain},
-        # Two files cannot be replaced at once: with the weights' hash, halves of two encoders are never taken for one.
+        # Two files cannot be replaced at once. The hash tells whether both are of the same encoder.
         "sha256": _sha256(folder / WEIGHTS),
     }
     write_text(folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False))
 
 
 def load_encoder(folder: Path, encoder: Network, info: DataInfo) -> None:
-    """Puts the weights of a saved encoder into ``encoder``: what ``method.pretrain.init_from`` asks for.
+    """Load the weights of a saved encoder into ``encoder``, for ``method.pretrain.init_from``.
 
-    The pre-norm stays that of ``info``'s data: both data sets reach the network with mean 0 and standard deviation 1.
+    The pre-norm is not loaded: it standardises the new data, as the saved encoder's did its own data.
 
-    Call it where a method is built that is going to be trained. A saved detector has all weights itself, and the folder
-    may be gone by then: its loader builds the method with ``info.restored`` set, and a method then leaves this out.
+    A method calls this if it is built to be trained, but not if ``info.restored`` is set: a saved detector has all
+    weights, and the encoder's folder may be gone.
 
     Raises:
         ConfigError: there is no encoder in the folder, it is damaged, of another architecture, or for other features.
@@ -105,7 +105,7 @@ def load_encoder(folder: Path, encoder: Network, info: DataInfo) -> None:
 
 
 def fingerprint(folder: Path) -> str:
-    """The hash of a saved encoder's weights.
+    """Read the hash of a saved encoder's weights.
 
     Raises:
         ConfigError: there is no encoder in the folder.

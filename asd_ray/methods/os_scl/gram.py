@@ -1,4 +1,4 @@
-"""Tgram and TFgram: what networks make of a waveform beside its Log-Mel spectrogram, in the same shape.
+"""Tgram and TFgram: learned spectrograms of a waveform, in the shape of its Log-Mel spectrogram.
 
 Legend: B batch, S samples, F mel bands, T frames.
 
@@ -16,8 +16,8 @@ layer                    160,000 samples    (F = 128, T = 313)
 ======================== ================== ====================================================
 
 Tgram is STgram-MFN's (Liu et al., ICASSP 2022). TFgram is that of OS-SCL (Huang et al., ICASSP 2025, arXiv 2509.13853):
-the front end of PANNs' Wavegram (Kong et al., arXiv 1912.10211) with adaptive pooling. The rest of PANNs, which the
-published module carries along without using it, is not built. No convolution has a bias.
+the front end of PANNs' Wavegram (Kong et al., arXiv 1912.10211) with adaptive pooling. The published module also has
+the rest of PANNs and does not use it; it is left out here. No convolution has a bias.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 WINDOW = 1024
-"""Samples that a frame of Tgram sees."""
+"""Samples of a frame of Tgram."""
 
 
 class Tgram(nn.Module):
-    """Waveforms (B, S) to (B, F, T), T = 1 + ⌊S / hop⌋ as of a centred Log-Mel spectrogram of that hop.
+    """Waveforms (B, S) to (B, F, T), T = 1 + ⌊S / hop⌋ as in a centred Log-Mel spectrogram of that hop.
 
     280,406 parameters at F = 128 and T = 313.
 
     Args:
         n_mels: F.
-        frames: T, which the layer norms' scales and shifts are for.
+        frames: T, the size of the layer norms.
         hop_length: samples between frames. Published: 512.
     """
 
@@ -57,8 +57,8 @@ class Tgram(nn.Module):
 class TFgram(nn.Module):
     """Waveforms (B, S) to (B, F, T); any S.
 
-    198,720 parameters at F = 128, whatever T. The convolutions over time are 2-d ones of height 1: that is the same
-    arithmetic, but only those can run in channels_last, in which a step took 0.6 of the time in bf16 on a CPU.
+    198,720 parameters at F = 128, for any T. The convolutions over time are 2-d ones of height 1: the same arithmetic,
+    but 2-d ones can run in channels_last, where a step in bf16 on a CPU took 0.6 of the time.
 
     Args:
         n_mels: F.
@@ -70,7 +70,7 @@ class TFgram(nn.Module):
         self.frames = frames
         self.stem = nn.Sequential(*_convolution(1, 64, 11, stride=5))
         widths = ((64, 64), (64, n_mels), (n_mels, n_mels))
-        # A block's last ReLU follows the maxima: the same values and gradients of far fewer elements.
+        # A block's last ReLU is applied after the maxima: the same values and gradients, of far fewer elements.
         self.blocks = nn.ModuleList(
             nn.Sequential(*_convolution(inputs, outputs, 3), *_convolution(outputs, outputs, 3, dilation=2)[:-1])
             for inputs, outputs in widths

@@ -1,11 +1,14 @@
-"""One-stage supervised contrastive learning on Log-Mel, Tgram and TFgram: method B, and comparators that are its parts.
+"""Method B: one-stage supervised contrastive learning on Log-Mel, Tgram and TFgram, and its parts as comparators.
 
 Legend: B batch of one worker, N global batch, S samples, F mel bands, T frames, D = 128 features, C classes.
 
 Huang et al., "Noise supervised contrastive learning and feature-perturbed for anomalous sound detection", ICASSP 2025,
-arXiv 2509.13853 (OS-SCL), and its published code. Clips of a batch are mixed in pairs; MobileFaceNet and a head that
-squeezes its features ("feature perturbation") give unit vectors z; an angular margin and a supervised contrast, which
-takes a mixed clip for one of its first label ("noise"), train them; an average of the weights scores.
+arXiv 2509.13853 (OS-SCL), and its published code:
+
+1. The clips of a batch are mixed in pairs.
+2. MobileFaceNet, and a head that compresses its features ("feature perturbation"), give unit vectors z.
+3. The loss is an angular margin plus a supervised contrast, in which a mixed clip has its first label only ("noise").
+4. A moving average of the weights gives the scores.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from asd_ray.config.os_scl import OsSclConfig
 from asd_ray.data.clips import group_of
@@ -34,11 +38,11 @@ log = logging.getLogger("asd_ray")
 
 
 class OsSclNetwork(nn.Module):
-    """Clips to unit vectors (B, D), with the angular-margin head of their classes beside them.
+    """Clips to unit vectors z (B, D); also holds the angular-margin head of their classes.
 
-    Only the branches of ``config.inputs`` are built. With 41 classes at 128 × 313 these are 1,372,246 parameters for
-    all three inputs, and 891,968 for the Log-Mel alone. The published code's counts (1,377,535 and 897,257) are 5,289
-    higher: they include ``fc_out``, a linear layer of its MobileFaceNet whose output is not used.
+    It has the branches of ``config.inputs`` only: with 41 classes at 128 × 313, 1,372,246 parameters for all three
+    inputs, and 891,968 for the Log-Mel alone. The published code has 5,289 more (1,377,535 and 897,257), in ``fc_out``,
+    a linear layer of its MobileFaceNet whose output is not used.
 
     Args:
         config: settings of the method.
@@ -62,13 +66,13 @@ class OsSclNetwork(nn.Module):
             cast(Any, convolutions).to(memory_format=torch.channels_last)  # torch's annotations lack this form
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """What :func:`as_floats` gives to z (B, D)."""
+        """Floats of :func:`as_floats` to z (B, D)."""
         device = next(iter(inputs.values())).device
         dtype = resolve_precision(self.precision, device)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             channels = [inputs["log_mel"]] if self.mel else []
             channels += [gram(inputs["waveform"]).float() for gram in self.grams.values()]
-            features = self.mobilefacenet(torch.stack(channels, dim=1))  # of (B, I, F, T), in the paper's order
+            features = self.mobilefacenet(torch.stack(channels, dim=1))  # (B, I, F, T), in the paper's order
         return nnf.normalize(self.perturbation(features.float()), dim=1)
 
     def extra_repr(self) -> str:
@@ -76,9 +80,9 @@ class OsSclNetwork(nn.Module):
 
 
 def perturbation_head(kind: str, features: int, dim: int) -> nn.Module:
-    """The feature-perturbation head: (B, features) squeezed to ``dim`` and back; ``none`` leaves them as they are.
+    """The feature-perturbation head, D → R → D; with ``none`` the features stay as they are.
 
-    Batch norm follows the activation, so that what leaves the head has both signs.
+    Batch norm follows the activation, so the output has both signs.
 
     Args:
         kind: ``relu``, ``leaky_relu`` (a variant of the published code) or ``none``.
@@ -95,7 +99,7 @@ def perturbation_head(kind: str, features: int, dim: int) -> nn.Module:
 
 
 def as_floats(inputs: Inputs) -> dict[str, Tensor]:
-    """Columns in fp32: Log-Mels as they are, without normalisation, and waveforms at full scale 1."""
+    """Columns in fp32: Log-Mels without normalisation, and waveforms in [-1, 1]."""
     floats = {name: column.float() for name, column in inputs.items()}
     if "waveform" in floats:
         floats["waveform"] = floats["waveform"] / 32768
@@ -103,11 +107,11 @@ def as_floats(inputs: Inputs) -> dict[str, Tensor]:
 
 
 def mixed(inputs: Mapping[str, Tensor], partner: Tensor, ratio: float) -> dict[str, Tensor]:
-    """λ x + (1 − λ) x_partner of every column apart: a mixed Log-Mel is not that of the mixed waveform, as published.
+    """λ x + (1 − λ) x_π of each column: as published, a mixed Log-Mel is not the Log-Mel of the mixed waveform.
 
     Args:
         inputs: column name -> (B, …).
-        partner: (B,) positions of the clips that are mixed in.
+        partner: π, (B,) positions of the clips to mix in.
         ratio: λ.
     """
     return {name: ratio * column + (1 - ratio) * column[partner] for name, column in inputs.items()}
@@ -115,15 +119,16 @@ def mixed(inputs: Mapping[str, Tensor], partner: Tensor, ratio: float) -> dict[s
 
 @torch.no_grad()
 def update_average(average: nn.Module, student: nn.Module, decay: float, student_decay: float = 0.0) -> None:
-    """ema ← decay · ema + (1 − decay) · w, then w ← (1 − student_decay) · w, in place.
+    """θ_ema ← β θ_ema + (1 − β) θ, then θ ← (1 − student_decay) θ, in place.
 
-    Over weights and batch norm's running statistics alike, as in the published code.
+    θ are weights and the running statistics of batch norm, as in the published code; β is ``decay``.
     """
     pairs = zip(average.state_dict().values(), student.state_dict().values(), strict=True)
     averages, weights = zip(*((a, w) for a, w in pairs if w.is_floating_point()), strict=True)
-    torch._foreach_lerp_(averages, weights, 1 - decay)
+    get_ema_multi_avg_fn(decay)(averages, weights, None)
     if student_decay:
-        torch._foreach_mul_(weights, 1 - student_decay)
+        for weight in weights:
+            weight.mul_(1 - student_decay)
 
 
 class OsSclStage(Stage):
@@ -131,7 +136,7 @@ class OsSclStage(Stage):
 
     Args:
         config: settings of the method.
-        network: the method's. With ``train.ema`` it holds the average, and a copy of it is what is trained.
+        network: the method's. With ``train.ema`` it holds the average, and a copy of it is trained.
     """
 
     name = "train"
@@ -145,10 +150,10 @@ class OsSclStage(Stage):
         self.average = network.requires_grad_(False) if train.ema else None
 
     def forward(self, inputs: Inputs, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Classification and contrastive loss of clips.
+        """L = L_cls + L_sup of clips.
 
-        The contrast is among the clips of all workers, the mixing and batch norm among those of one. The accuracy is
-        that of logits without margin, weighted like the loss.
+        The contrast is among the clips of all workers; mixup and batch norm are among those of one. The accuracy is
+        that of the logits without margin, with the weights of the loss.
         """
         config, clips, partners, ratio = self.config, as_floats(inputs), labels, 1.0
         if config.mixup:
@@ -166,10 +171,10 @@ class OsSclStage(Stage):
         return loss, metrics
 
     def _contrast(self, z: Tensor, labels: Tensor) -> Tensor:
-        """The loss of the global batch (N, D), whatever the number of workers.
+        """L_sup of the global batch (N, D).
 
-        Each worker has gradients for its own rows alone. The workers' gradients are averaged later, but the loss's is
-        their sum: therefore the factor, of the gradient and not of the value.
+        A worker has gradients for its own rows only. The gradient of the loss is the sum over workers, but training
+        averages over them: therefore the gradient (not the value) is multiplied by the number of workers.
         """
         workers, everyone = world_size(), gather(z)
         before, after = everyone[: rank() * len(z)], everyone[(rank() + 1) * len(z) :]
@@ -179,19 +184,19 @@ class OsSclStage(Stage):
         return workers * loss - (workers - 1) * loss.detach()
 
     def validation_loss(self, inputs: Inputs, labels: Tensor) -> Tensor:
-        """The sum over clips, un-mixed, of the cross-entropy of logits with margin, by the network that scores."""
+        """The sum over unmixed clips of the cross-entropy with margin, from the network that gives the scores."""
         network = self.student if self.average is None else self.average
         return nnf.cross_entropy(network.head(network(as_floats(inputs)), labels), labels, reduction="sum")
 
     def end_step(self, progress: float = 0.0) -> None:
-        """Moves the average after the weights."""
+        """Move the average towards the weights."""
         if self.average is not None:
             update_average(self.average, self.student, self.config.ema, self.config.student_decay)
 
 
 @register_method("os_scl", config=OsSclConfig)
 class OsScl(Method):
-    """The network that scores: with its head all that a detector needs.
+    """The network with its head: everything that a detector needs.
 
     Args:
         config: settings of the method.
@@ -209,7 +214,7 @@ class OsScl(Method):
         self.network = OsSclNetwork(config, info)
 
     def stages(self) -> Sequence[Stage]:
-        """The one stage, built anew; none where it has no epochs."""
+        """Build the stage; none with 0 epochs."""
         train = self.config.train
         if not train.epochs:
             return []
@@ -232,9 +237,9 @@ class OsScl(Method):
     def own_score(self, embedding: Tensor, groups: Sequence[str]) -> Tensor:
         """The published score, −log softmax(logits with margin on the own class)[own class], (B,) fp64.
 
-        The margin is applied to test clips as in training; ``classification`` is the same without it. Where an ID has
-        several classes, each of them has the margin, and their softmax is summed: which one a clip is of is not known.
-        A clip of an ID that was never trained gets the smallest score that any ID would give it.
+        The margin is applied to test clips as in training; the score ``classification`` is the same without margin. If
+        an ID has several classes, the class of a clip is unknown: all of them have the margin, and their softmax is
+        summed. A clip of an untrained ID gets the smallest score of all IDs.
         """
         numbers = {name: position for position, name in enumerate(self.info.groups)}
         of_class = embedding.new_tensor([numbers[group_of(name)] for name in self.info.classes], dtype=torch.long)
@@ -249,6 +254,6 @@ class OsScl(Method):
         return scores
 
     def _margin_score(self, z: Tensor, own: Tensor) -> Tensor:
-        """Scores (B,) of z (B, D) whose own classes are a mask (B, C)."""
+        """Scores (B,) of z (B, D), given a mask (B, C) of their own classes."""
         log_p = self.network.head(z, own).double().log_softmax(dim=1)
         return -log_p.masked_fill(~own, -torch.inf).logsumexp(dim=1)

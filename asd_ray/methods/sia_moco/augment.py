@@ -1,10 +1,10 @@
-"""Spectrum-information augmentation: two views of a batch of Log-Mel spectrograms, made on the training device.
+"""Spectrum-information augmentation: make two views of a batch of Log-Mel spectrograms, on the training device.
 
 Legend: B batch, F mel bands, T frames, n bank size, H and W canvas height and width, h and w crop height and width.
 
-The blocks are BYOL-A's (Niizumi et al., IJCNN 2021, arXiv 2103.06695), which method A (arXiv 2509.15570) borrows, in
-BYOL-A's order: pre-norm, log-mixup-exp, random resize crop, post-norm. BYOL-A works clip by clip in loader processes;
-here a whole batch is transformed at once, in fp32, with random numbers from torch's global generator.
+Method A (arXiv 2509.15570) borrows the blocks and their order from BYOL-A (Niizumi et al., IJCNN 2021, arXiv
+2103.06695): pre-norm, log-mixup-exp, random resize crop, post-norm. BYOL-A transforms clip by clip in loader processes.
+Here a whole batch is transformed at once, in fp32, with random numbers from torch's global generator.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ BICUBIC = -0.75  # the cubic convolution kernel's parameter a, as in torch's own
 
 
 class PreNorm(nn.Module):
-    """x ↦ (x - μ) / σ with scalars of the whole training set, which make 0 the mean that a crop's padding stands for.
+    """x ↦ (x − μ) / σ, with the mean and standard deviation of the whole training set.
 
-    BYOL-A v2 has constants as here, v1 running statistics.
+    The mean becomes 0, with which a crop is padded. BYOL-A v2 uses constants too, v1 running statistics.
 
     Args:
         mean: μ.
@@ -52,22 +52,22 @@ class PreNorm(nn.Module):
 
 
 class LogMixupExp(nn.Module):
-    """x̃ = log((1 - λ) exp(x) + λ exp(x_k)): every clip with a random past clip behind it (method A, equation 1).
+    """x̃ = log((1 − λ) exp(x) + λ exp(x_k)): mix each clip x with a random past clip x_k (method A, equation 1).
 
-    λ ~ U(0, α) for each clip, so with α < 0.5 the current clip dominates; x_k is a uniform random clip of the bank. The
-    bank holds un-mixed clips and gets the batch after it was used; while it is empty, x is returned unchanged.
-    As ``logaddexp(x + log(1 - λ), x_k + log λ)`` nothing overflows or takes the logarithm of 0. BYOL-A's eps inside the
-    logarithm (fp32's machine epsilon) therefore is left out: on pre-normed features it would change x̃ by less than
-    1e-4 wherever x̃ > -6.
+    λ ~ U(0, α) for each clip, so with α < 0.5 the current clip dominates. x_k is a uniform random clip of the bank. The
+    bank holds unmixed clips; a batch enters it after it was mixed. With an empty bank x is returned unchanged.
+    Computed as ``logaddexp(x + log(1 - λ), x_k + log λ)``, which neither overflows nor takes the logarithm of 0.
+    BYOL-A's eps inside the logarithm (fp32's machine epsilon) is therefore left out; on pre-normed features it would
+    change x̃ by less than 1e-4 wherever x̃ > −6.
 
     Args:
-        alpha: α in [0, 1); 0 never mixes.
-        bank_size: n; the bank is fp16.
+        alpha: α in [0, 1); 0 does not mix.
+        bank_size: n, in clips; they are stored in fp16.
         n_mels: F.
         frames: T.
-        scale: mixes in the domain of exp(scale · x). 1 is BYOL-A's: on standardised features that is power^(1/σ).
-            :func:`power_scale` mixes mel energies.
-        first_band: bands below this one are left un-mixed; 0 mixes all of them, as published.
+        scale: c, mix values of exp(c x). BYOL-A has c = 1: for standardised features these are power^(1/σ). The value
+            of :func:`power_scale` mixes mel energies.
+        first_band: first mixed band; bands below it stay unmixed. 0 mixes all bands, as published.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class LogMixupExp(nn.Module):
 
 
 def log_mix(x: Tensor, other: Tensor, ratio: Tensor, scale: float = 1.0) -> Tensor:
-    """log((1 - λ) exp(c x) + λ exp(c x_k)) / c, element by element.
+    """log((1 − λ) exp(c x) + λ exp(c x_k)) / c, element by element.
 
     Args:
         x: (B, F, T).
@@ -105,9 +105,9 @@ def log_mix(x: Tensor, other: Tensor, ratio: Tensor, scale: float = 1.0) -> Tens
 
 
 def power_scale(log: str, std: float, power: float = 2.0) -> float:
-    """The scale that undoes pre-norm and logarithm: exp(scale · x) is proportional to the mel energies.
+    """The scale c with which exp(c x) is proportional to the mel energies: it undoes pre-norm and logarithm.
 
-    Energies are what the mel filters add up, |X|^p: power for p = 2, magnitudes for p = 1.
+    A mel energy is the sum of |X|^p over a filter: of power with p = 2, of magnitudes with p = 1.
 
     Args:
         log: ``natural``, or ``db``: 20/p log10.
@@ -153,10 +153,10 @@ def first_band_from(features: Mapping[str, Any], hz: float) -> int:
 
 
 class RandomResizeCrop(nn.Module):
-    """A random rectangle of a zero canvas with the clip in its centre, stretched back to the clip's size.
+    """Put a clip in the centre of a canvas of zeros, crop a random rectangle, and stretch it to the clip's size.
 
-    Canvas ⌊canvas₀ F⌋ × ⌊canvas₁ T⌋; crop h = ⌊U(scale) F⌋ and w = ⌊U(scale) T⌋, clipped to [1, canvas], at a uniform
-    random place; bicubic, corners aligned. Every clip has its own crop.
+    Canvas H = ⌊canvas₀ F⌋, W = ⌊canvas₁ T⌋; crop h = ⌊U(scale) F⌋, w = ⌊U(scale) T⌋, clipped to [1, H] and [1, W], at a
+    uniform random place; bicubic interpolation with aligned corners. Every clip has its own crop.
 
     Args:
         scale: range of the crop's height and width, as multiples of F and T.
@@ -175,18 +175,18 @@ class RandomResizeCrop(nn.Module):
         self.scale, self.canvas = scale, canvas
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, F, T) fp32, with mean 0 as padding, to (B, F, T)."""
+        """(B, F, T) fp32 with mean 0, the padding, to (B, F, T)."""
         taps = []
         for size, multiple in zip(x.shape[1:], self.canvas, strict=True):
             canvas = max(int(multiple * size), 1)
             start, length = self.crops(len(x), size, canvas, x.device)
             taps.append(bicubic_taps(start - (canvas - size) // 2, length, size))
         bands, times = taps
-        # Bicubic interpolation is separable: four weighted rows per row, then the same on the transpose.
+        # Bicubic interpolation is separable: each row is a sum of four weighted rows, then the same for columns.
         return _weighted_rows(_weighted_rows(x, *bands).transpose(1, 2), *times).transpose(1, 2)
 
     def crops(self, batch: int, size: int, canvas: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Start and length (B,) of crops along an axis of a canvas."""
+        """Draw start and length (B,) of crops along one axis of the canvas."""
         low, high = self.scale
         length = (torch.empty(batch, device=device).uniform_(low, high) * size).long().clamp(1, canvas)
         places = canvas - length + 1
@@ -198,16 +198,18 @@ class RandomResizeCrop(nn.Module):
 
 
 def bicubic_taps(start: Tensor, length: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Where each of ``size`` outputs reads when [start, start + length) is stretched to them, corners aligned.
+    """Positions and weights of the four inputs of each output, when [start, start + length) is stretched to ``size``.
+
+    Corners are aligned.
 
     Args:
-        start: (B,) first position of the crop, in the clip's coordinates; may lie outside it.
+        start: (B,) first position of the crop, in the clip's coordinates; may lie outside of the clip.
         length: (B,) positions of the crop, at least 1.
-        size: outputs, which is also the clip's size.
+        size: number of outputs, and size of the clip.
 
     Returns:
-        Positions (B, size, 4) in [0, size) and weights (B, size, 4); positions outside the clip, where the canvas is
-        zero, have weight 0. Beyond the crop's own edges its border is repeated, as torch's interpolation does.
+        Positions (B, size, 4) in [0, size) and weights (B, size, 4). Positions outside of the clip, where the canvas is
+        zero, have weight 0. Beyond the edges of the crop its border is repeated, as in torch's interpolation.
     """
     step = (length - 1).float() / max(size - 1, 1)
     exact = torch.arange(size, device=start.device) * step[:, None]
@@ -227,33 +229,33 @@ def _weighted_rows(x: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     """Σ_k weights[b, r, k] · x[b, rows[b, r, k]]: (B, R, L), (B, R, 4), (B, R, 4) to (B, R, L)."""
     batch, height, width = x.shape
     flat = rows + torch.arange(batch, device=x.device)[:, None, None] * height
-    # The fused gather and weighted sum of torch: 3 times as fast as interpolating clip by clip on a CPU.
+    # torch's fused gather and weighted sum: on a CPU 3 times as fast as an interpolation of each clip.
     return nnf.embedding_bag(
         flat.view(-1, 4), x.reshape(-1, width), mode="sum", per_sample_weights=weights.reshape(-1, 4)
     ).view(batch, height, width)
 
 
 class PostNorm(nn.Module):
-    """x ↦ (x - μ) / σ with the mean and standard deviation of both views of the batch, over all workers together.
+    """x ↦ (x − μ_B) / σ_B, with mean and standard deviation of both views of the batch, of all workers together.
 
-    BYOL-A takes the statistics of the 2B clips that one process sees; with those of all workers, a global batch gives
-    the same result however many workers share it.
+    BYOL-A takes the statistics of one process. With those of all workers, the result of a global batch is the same for
+    any number of workers.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(2B, F, T) to (2B, F, T); every worker must bring as many clips."""
+        """(2B, F, T) to (2B, F, T), with the same B on every worker."""
         mean = x.mean()
         variance = (x - mean).square().mean()  # 6 times as fast as var_mean on a CPU
         means, variances = gather(torch.stack([mean, variance])[None]).unbind(1)
-        std = (variances.mean() + means.var(correction=0)).sqrt()  # of all: within workers and between them
+        std = (variances.mean() + means.var(correction=0)).sqrt()  # within workers and between them
         return (x - means.mean()) / std.clamp(min=torch.finfo(torch.float32).eps)
 
 
 class TwoViews(nn.Module):
-    """Pre-norm, two independent draws of the augmentations, post-norm over both (method A; BYOL-A's order).
+    """Pre-norm, two independent draws of the augmentations, post-norm over both (method A, in BYOL-A's order).
 
-    Each clip enters the mixing bank twice, once with each view, and the second view may find the clip itself there, as
-    in BYOL-A.
+    As in BYOL-A, each clip enters the mixing bank twice, once for each view, and the second view may be mixed with the
+    clip itself.
     """
 
     def __init__(self, pre_norm: PreNorm, mix: LogMixupExp, crop: RandomResizeCrop) -> None:

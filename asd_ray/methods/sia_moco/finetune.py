@@ -1,18 +1,18 @@
-"""Fine-tuning: a classifier of the training clips (method A's second stage).
+"""Fine-tuning, the second stage of method A: a classifier of the training clips.
 
 Legend: B batch, I input channels, F mel bands, T frames, D features, C classes, h and w sides of a feature map.
 
-How the representation of the pre-trained encoder enters is the largest gap in what is known of the paper (Meng et al.,
-arXiv 2509.15570), which fine-tunes "a light downstream network". What it may mean, and the coupling that tries it:
+The paper (Meng et al., arXiv 2509.15570) fine-tunes "a light downstream network" on the pre-trained representation; how
+this network gets the representation is unknown. The setting ``coupling`` has the possible meanings:
 
-* the encoder starts a network that is fine-tuned with ID classification: ``encoder``;
-* its feature map is a further channel next to the Log-Mel, as STgram-MFN's Tgram is (Liu et al., ICASSP 2022):
-  ``channel``;
-* its frozen features are the classifier's input: ``frozen``. A map of 4 × 10 (ResNet-50 at 128 × 313) is too small for
-  a light CNN that divides sides by 16 or 32, so the classifier is the head alone, on the pooled map.
+* ``encoder``: the head is on the encoder, and both are trained;
+* ``channel``: the encoder's feature map is a second input channel of the light network, as Tgram is in STgram-MFN (Liu
+  et al., ICASSP 2022);
+* ``frozen``: the encoder's pooled features are the input of the head. There is no light network: a feature map of
+  4 × 10 (ResNet-50 at 128 × 313) is too small for a CNN that divides both sides by 16 or 32;
+* ``none``: the light network without an encoder, the ablation of the others.
 
-In ``channel`` and ``frozen`` the encoder gets no gradient: what it adds is then what pre-training taught it, and a step
-costs no backward pass through it. ``none``, the light network without an encoder, is the ablation of them all.
+In ``channel`` and ``frozen`` the encoder is not trained further: a step needs no backward pass through it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from asd_ray.methods.sia_moco.augment import PreNorm
 
 
 class Frozen:
-    """A trained encoder that is used but not trained: in eval mode and without gradient.
+    """An encoder in eval mode and without gradient.
 
-    No module, so that what holds it does not hold the encoder's parameters: ``DistributedDataParallel`` waits for no
-    gradient of theirs, no worker averages its batch-norm statistics, and a state dict has the encoder once.
+    This is not a module, so that its owner does not own the encoder's parameters: ``DistributedDataParallel`` does not
+    wait for their gradients, workers do not average its batch norm, and a state dict contains the encoder once.
 
     Args:
         encoder: the method's.
@@ -55,9 +55,9 @@ class Frozen:
 
 
 class FrozenFeatures(nn.Module):
-    """The coupling ``frozen``: nothing between the frozen encoder's pooled features and the head.
+    """The coupling ``frozen``: the head is on the pooled features of the frozen encoder.
 
-    Computed at every step, as mixup (and later augmentation) asks for; an epoch costs the encoder's forward passes.
+    They are computed at every step, because mixup changes the clips.
 
     Args:
         encoder: the method's.
@@ -78,8 +78,8 @@ class FrozenFeatures(nn.Module):
 class ChannelNetwork(nn.Module):
     """The coupling ``channel``: the light network sees the Log-Mel and the frozen encoder's feature map.
 
-    A 1 × 1 convolution makes one channel of the map, batch norm gives it the Log-Mel's mean 0 and variance 1 whatever
-    the encoder's scale, bilinear interpolation its size. Both are trained with the light network.
+    A 1 × 1 convolution reduces the map to one channel, batch norm gives it mean 0 and variance 1, as the Log-Mel has,
+    and bilinear interpolation the size of the Log-Mel. Convolution and norm are trained with the light network.
 
     Args:
         encoder: the method's.
@@ -99,7 +99,7 @@ class ChannelNetwork(nn.Module):
         self.encoder, self.light, self.num_features = Frozen(encoder), light, light.num_features
         shape = self.encoder.feature_map(torch.zeros(1, n_mels, frames)).shape
         encoder.train()
-        # timm's networks that keep channels last say so by a last side of num_features
+        # in timm's networks with channels last, the last side is num_features
         if len(shape) != 4 or shape[1] != encoder.network.num_features:
             raise ConfigError(
                 f"method.finetune.coupling: channel needs an encoder whose last feature map is (channels, height, "
@@ -116,7 +116,7 @@ class ChannelNetwork(nn.Module):
 
 
 Trunk = Network | FrozenFeatures | ChannelNetwork
-"""What a coupling puts below the head: pre-normed clips (B, F, T) to embeddings (B, D), with D as ``num_features``."""
+"""The network below the head: pre-normed clips (B, F, T) to embeddings (B, D), where D is ``num_features``."""
 
 
 def build_trunk(
@@ -127,15 +127,15 @@ def build_trunk(
     precision: str = "auto",
     compile: bool = False,
 ) -> Trunk:
-    """The network below the head for ``config.coupling``.
+    """Build the network below the head for ``config.coupling``.
 
     Args:
         config: settings of fine-tuning.
-        encoder: the method's; ``coupling: none`` alone has none.
+        encoder: the method's; None with ``coupling: none``.
         n_mels: F.
         frames: T.
         precision: of the light network.
-        compile: the light network.
+        compile: whether to compile the light network.
 
     Raises:
         ConfigError: the light network does not exist or does not fit, or the encoder has no feature map.
@@ -169,30 +169,30 @@ class FinetuneStage(Stage):
         self.pre_norm, self.trunk, self.head = pre_norm, trunk, head
 
     def forward(self, inputs: Inputs, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy of clips ``log_mel`` (B, F, T); the accuracy is that of the logits without margin.
+        """Cross-entropy of clips ``log_mel`` (B, F, T), and the accuracy of the logits without margin.
 
-        With mixup, x = λ x_a + (1 − λ) x_b of pre-normed clips (the same as the pre-norm of mixed Log-Mels, as the
-        weights sum to 1). The loss is λ CE(y_a) + (1 − λ) CE(y_b) of the same logits, with the margin on y_a
-        (Noisy-ArcMix; the classification loss of arXiv 2509.13853), and the accuracy is weighted like it.
+        With mixup, x = λ x_a + (1 − λ) x_b of pre-normed clips. This equals the pre-norm of mixed Log-Mels, because the
+        weights sum to 1. The loss is λ CE(y_a) + (1 − λ) CE(y_b) of the same logits, with the margin on y_a; the
+        accuracy has the same weights.
         """
-        x, other, ratio = self.pre_norm(inputs["log_mel"]), labels, 1.0
+        x, partners, ratio = self.pre_norm(inputs["log_mel"]), labels, 1.0
         if self.mixup:
             ratio, partner = draw_mixup(self.mixup, len(x), x.device)
-            x, other = ratio * x + (1 - ratio) * x[partner], labels[partner]
+            x, partners = ratio * x + (1 - ratio) * x[partner], labels[partner]
         embedding = self.trunk(x)
         logits = self.head(embedding, labels)
         with torch.no_grad():
-            accuracy = mixed_accuracy(self.head(embedding), labels, other, ratio)
-        return mixed_cross_entropy(logits, labels, other, ratio), {"accuracy": accuracy}
+            accuracy = mixed_accuracy(self.head(embedding), labels, partners, ratio)
+        return mixed_cross_entropy(logits, labels, partners, ratio), {"accuracy": accuracy}
 
     def validation_loss(self, inputs: Inputs, labels: Tensor) -> Tensor:
         """The sum over clips of the cross-entropy without mixup and without margin, fp64.
 
-        The margin is a handicap of training (Deng et al. 2019); without it the loss is that of the logits that
-        ``embed`` gives and scores come from, and can be compared over margins. OS-SCL's code validates with it.
+        Scores come from logits without margin, and losses without margin can be compared between margins. The code of
+        OS-SCL validates with the margin.
         """
         logits = self.head(self.trunk(self.pre_norm(inputs["log_mel"])))
-        # In fp32 a logit that is ahead by 17, with s = 30 a usual thing, gives a loss of 0, and epochs would tie.
+        # With s = 30 a logit is often 17 above the others: in fp32 its loss is 0, and epochs could not be compared.
         return nnf.cross_entropy(logits.double(), labels, reduction="sum")
 
     def extra_repr(self) -> str:

@@ -1,10 +1,10 @@
-"""Contrastive pre-training with spectrum-information augmentation, then a classifier of machine and ID.
+"""Method A, put together: encoder, pre-training, fine-tuning, embedding.
 
-Legend: B batch of one worker, N global batch, F mel bands, T frames, D features, C classes, K queue.
+Legend: B batch of one worker, F mel bands, T frames, D features, C classes.
 
-Method A: Meng et al., "Contrastive learning with spectrum information augmentation in abnormal sound detection",
-arXiv 2509.15570. Known of it: the two augmentations, a ResNet-50, InfoNCE, m = 0.99, Adam with 0.0009. What the paper
-leaves open is a setting (:class:`asd_ray.config.SiaMocoConfig`), and the contrast is MoCo's.
+Meng et al., "Contrastive learning with spectrum information augmentation in abnormal sound detection", arXiv
+2509.15570. Known are the two augmentations, a ResNet-50, InfoNCE, m = 0.99, and Adam with 0.0009. Everything else is a
+setting (:class:`asd_ray.config.SiaMocoConfig`).
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from asd_ray.registry import register_method
 
 @register_method("sia_moco", config=SiaMocoConfig)
 class SiaMoco(Method):
-    """The encoder with its pre-norm, what couples it to the classifier, and the head: all that a detector needs.
+    """Pre-norm, encoder, trunk and head: everything that a detector needs.
 
     Args:
         config: settings of the method.
         info: of the data.
 
     Attributes:
-        encoder: the one that is pre-trained, or None where ``coupling: none`` uses none.
-        trunk: what is below the head, or None where it is the encoder itself (a module is registered once).
+        encoder: the pre-trained network; None with ``coupling: none``.
+        trunk: the network below the head; None if it is the encoder itself (a module is registered once).
 
     Raises:
-        ConfigError: a network does not exist or does not fit the data, a crop's range is not one, or the folder of
-            ``init_from`` holds no such encoder.
+        ConfigError: a network does not exist or does not fit the data, or the folder of ``init_from`` does not contain
+            such an encoder.
     """
 
     def __init__(self, config: SiaMocoConfig, info: DataInfo) -> None:
@@ -64,9 +64,9 @@ class SiaMoco(Method):
         return () if config.pretrain.init_from is None else (fingerprint(Path(config.pretrain.init_from)),)
 
     def stages(self) -> Sequence[Stage]:
-        """Pre-training and fine-tuning, built anew on the method's device; a stage of no epochs is left out.
+        """Build pre-training and fine-tuning on the method's device; a stage of 0 epochs is left out.
 
-        The key encoder starts as a copy of what the encoder is now. Without an encoder there is no pre-training.
+        The key encoder starts as a copy of the encoder. Without an encoder there is no pre-training.
         """
         stages: list[Stage] = []
         if self.encoder is not None and self.config.pretrain.epochs:
@@ -77,10 +77,10 @@ class SiaMoco(Method):
         return [stage.to(device) for stage in stages]
 
     def embed(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """What the head sees (B, D), and logits (B, C) without margin, of clips ``log_mel`` (B, F, T).
+        """Features (B, D) below the head, and logits (B, C) without margin, of clips ``log_mel`` (B, F, T).
 
-        D are the encoder's pooled features (``coupling: encoder`` and ``frozen``) or the light network's (``channel``
-        and ``none``).
+        The features are of the encoder (``coupling: encoder`` and ``frozen``) or of the light network (``channel`` and
+        ``none``).
         """
         embedding = self._trunk(self.pre_norm(inputs["log_mel"]))
         return embedding, self.head(embedding)

@@ -1,9 +1,9 @@
-"""Momentum contrast's parts: key queue, momentum update, shuffled batch norm, gathering over workers.
+"""Parts of momentum contrast: key queue, momentum update, shuffled batch norm.
 
 Legend: B batch of one worker, R workers, N = R·B the global batch, D embedding, K queue.
 
-After He et al., "Momentum contrast for unsupervised visual representation learning", CVPR 2020. Works alike with an
-initialised process group and without one.
+After He et al., "Momentum contrast for unsupervised visual representation learning", CVPR 2020. Everything works
+with several workers and with one.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as nnf
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from asd_ray.methods.blocks.fifo import Fifo
 from asd_ray.methods.workers import begin_gather, gather, rank, world_size
 
 
 class KeyQueue(Fifo):
-    """The last K keys as negatives; random unit vectors until they have been replaced, as in MoCo.
+    """The last K keys, the negatives. At first they are random unit vectors, as in MoCo.
 
     Args:
-        size: K. Need not be a multiple of the batch.
+        size: K, which need not be a multiple of the batch.
         dim: D.
     """
 
@@ -35,11 +36,11 @@ class KeyQueue(Fifo):
 
 @torch.no_grad()
 def momentum_update(key: nn.Module, query: nn.Module, momentum: float) -> None:
-    """θ_k ← m θ_k + (1 − m) θ_q, in place, over parameters only (MoCo, equation 2).
+    """θ_k ← m θ_k + (1 − m) θ_q, in place (equation 2 of MoCo and of method A).
 
-    The key encoder's buffers (batch norm's running statistics) come from its own forward passes.
+    Only for parameters. The key encoder's buffers (running statistics of batch norm) come from its own passes.
     """
-    torch._foreach_lerp_(list(key.parameters()), list(query.parameters()), 1 - momentum)
+    get_ema_multi_avg_fn(momentum)(list(key.parameters()), list(query.parameters()), None)
 
 
 def momentum_at(momentum: float, progress: float, schedule: str) -> float:
@@ -53,20 +54,20 @@ def momentum_at(momentum: float, progress: float, schedule: str) -> float:
 
 
 def begin_keys(x: Tensor, shuffle: bool) -> Callable[[Callable[[Tensor], Tensor]], Tensor]:
-    """Keys of the global batch, in its order: row ``rank · B + i`` belongs to this worker's clip i.
+    """Start to compute the keys of the global batch, in its order: row ``rank · B + i`` is of this worker's clip i.
 
-    With ``shuffle``, the batch-norm statistics that a query and its key have seen do not give the pair away (MoCo,
-    section 3.3). With several workers each encodes a random part of the global batch; the clips travel while the caller
-    goes on, with its queries. On a single worker, where MoCo refuses to run, the permuted batch is encoded in two
-    halves: a key's statistics are those of a random half of the batch, the query's those of the whole.
+    ``shuffle`` hides from batch norm which query and key belong together (MoCo, section 3.3). With several workers,
+    each encodes a random part of the global batch; the clips travel while the caller computes its queries. A single
+    worker, on which MoCo refuses to run, encodes the permuted batch in two halves: a key has the batch-norm statistics
+    of a random half of the batch, its query those of the whole.
 
     Args:
-        x: (B, …) this worker's part; the same B on every worker.
+        x: (B, …), this worker's part; the same B on every worker.
         shuffle: whether to permute.
 
     Returns:
-        What encodes the keys, to be called once: it takes the encoder, (B, …) to keys (B, D), batch norm in its present
-        mode, and returns keys (N, D) without gradient, the same on every worker.
+        A function that must be called once. It takes the encoder of keys, (B, …) to (B, D), in its present mode, and
+        returns the keys (N, D) without gradient, the same on every worker.
     """
     if not shuffle:
         return torch.no_grad()(lambda encode: gather(encode(x)))
@@ -85,7 +86,7 @@ def _halves(x: Tensor, order: Tensor) -> Callable[[], Sequence[Tensor]]:
 
 
 def _begin_exchange(x: Tensor, order: Tensor) -> Callable[[], Sequence[Tensor]]:
-    """The function that it returns waits for this worker's part of the permuted global batch."""
+    """Start to exchange clips. The returned function waits for this worker's part of the permuted global batch."""
     agreed = dist.broadcast(order, src=0, async_op=True)  # each worker has its own random state
     everyone = begin_gather(x)
 

@@ -1,4 +1,4 @@
-"""Pre-training by momentum contrast on two augmented views (method A's first stage; MoCo's contrast).
+"""Pre-training, the first stage of method A: momentum contrast (MoCo) of two augmented views.
 
 Legend: B batch of one worker, N global batch, F mel bands, T frames, D embedding, K queue.
 """
@@ -34,17 +34,17 @@ CORPORA = {"own": ("train",), "extra": ("extra",), "both": ("train", "extra")}
 class PretrainStage(Stage):
     """Momentum contrast of two augmented views of each clip.
 
-    A step may be one batch or several parts of one (``accumulate``), each a :meth:`forward` and a backward pass. In all
-    of them the negatives are the keys that the queue held when the step began; the step's own keys enter it, and the
-    key encoder moves, in :meth:`end_step`. So the parts of a batch give the gradients, queue and key encoder of the
-    whole, but for what sees one part at a time: batch norm and post-norm, the mixing bank, which takes up the clips of
-    every part, and the negatives where there is no queue.
+    A step is one batch or several parts of one (``accumulate``), each with a :meth:`forward` and a backward pass. The
+    negatives of all parts are the keys in the queue at the start of the step. In :meth:`end_step` the keys of the step
+    enter the queue, and the key encoder moves. So the parts of a batch give the gradients, queue and key encoder of the
+    whole batch, except for what depends on a single part: batch norm, post-norm, the mixing bank, and the negatives if
+    there is no queue.
 
     Args:
         config: settings of the stage.
         info: of the data.
         pre_norm: the method's.
-        encoder: the method's, trained here as the query encoder.
+        encoder: the method's; this stage trains it, as the query encoder f_q.
 
     Raises:
         ConfigError: the corpus has no clips, or the settings of the augmentations do not fit the features.
@@ -63,12 +63,12 @@ class PretrainStage(Stage):
         self.query = nn.Sequential(encoder, projection(config.projection, encoder.num_features, config.dim))
         self.key = deepcopy(self.query).requires_grad_(False)
         self.queue = KeyQueue(config.queue_size, config.dim) if config.queue_size else None
-        self.new_keys: list[Tensor] = []  # of this step; empty between steps, so that no checkpoint needs them
+        self.new_keys: list[Tensor] = []  # keys of this step; empty between steps, and therefore in no checkpoint
         self.temperature, self.momentum, self.shuffle_bn = config.temperature, config.momentum, config.shuffle_bn
         self.momentum_schedule = config.momentum_schedule
 
     def forward(self, inputs: Inputs, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """InfoNCE of clips (B, F, T); labels are not looked at. Keys of all workers will enter the queue."""
+        """InfoNCE of clips ``log_mel`` (B, F, T). Labels are ignored. The keys of all workers will enter the queue."""
         query_view, key_view = self.views(inputs["log_mel"])
         encode_keys = begin_keys(key_view, self.shuffle_bn)
         q = nnf.normalize(self.query(query_view), dim=1)  # (B, D)
@@ -92,12 +92,12 @@ class PretrainStage(Stage):
         return encoder
 
     def end_step(self, progress: float = 0.0) -> None:
-        """Pushes the step's keys, and moves the key encoder after the query encoder, once per optimiser step.
+        """Push the keys of the step, and move the key encoder towards the query encoder.
 
-        That is before the next key pass, as in MoCo.
+        Once per optimiser step, so before the next pass of the key encoder, as in MoCo.
 
         Args:
-            progress: share of the stage's steps that are done, for the schedule of m.
+            progress: completed share of the stage's steps, for the schedule of m.
         """
         momentum_update(self.key, self.query, momentum_at(self.momentum, progress, self.momentum_schedule))
         if self.queue is not None and self.new_keys:
@@ -106,11 +106,11 @@ class PretrainStage(Stage):
 
     @torch.no_grad()
     def _metrics(self, q: Tensor, queries: Tensor, k: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
-        """What shows whether it is learning.
+        """Metrics of the training's progress.
 
-        Means over this worker's clips, but for the two that need pairs, over all workers': ``uniformity``, and
-        ``embedding_std``, which is 1/√D at most, and 0 when the encoder collapsed. ``queue_filled`` is the share of the
-        negatives that were keys, not the random vectors that a queue starts with.
+        Means over the clips of this worker; ``uniformity`` and ``embedding_std``, over those of all workers.
+        ``embedding_std`` is at most 1/√D, and 0 if the encoder collapsed. ``queue_filled`` is the share of the queue's
+        initial random vectors that keys have replaced.
         """
         metrics = {
             "positive_similarity": positive.mean(),
@@ -128,7 +128,7 @@ class PretrainStage(Stage):
 
 
 def _count(config: PretrainConfig, info: DataInfo) -> int:
-    """Clips that are pre-trained on, of all workers together."""
+    """Number of clips to pre-train on, of all workers together."""
     if config.corpus != "own" and not info.extra_clips:
         raise ConfigError(
             f"method.pretrain.corpus: is {config.corpus}, but there are no clips for pre-training alone; name folders "
@@ -138,7 +138,7 @@ def _count(config: PretrainConfig, info: DataInfo) -> int:
 
 
 def _mixing(config: PretrainConfig, info: DataInfo, pre_norm: PreNorm, clips: int) -> LogMixupExp:
-    bank_size = min(config.bank_size, 2 * clips)  # each clip enters with both views: more would only be more copies
+    bank_size = min(config.bank_size, 2 * clips)  # each clip enters twice; a larger bank would hold copies
     features = info.features
     scale = 1.0
     if config.mix_domain == "power":
