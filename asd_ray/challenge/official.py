@@ -19,8 +19,8 @@ import pandas as pd
 
 from asd_ray import metrics
 from asd_ray.challenge.submission import read_decisions, read_scores
-from asd_ray.data import dcase2022
 from asd_ray.data.clips import Clip
+from asd_ray.data.layouts import dcase2022
 from asd_ray.errors import AsdRayError
 from asd_ray.metrics.intervals import ROW, estimate, mean_of
 

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from asd_ray.data import dcase2020, dcase2022
+from asd_ray.data.layouts import dcase2020, dcase2022
 from asd_ray.data.side_files import csv_text, read_csv
 from asd_ray.errors import AsdRayError
 from asd_ray.files import write_text
@@ -42,7 +42,7 @@ def write_submission(folder: Path, scores: pd.DataFrame, layout: str) -> None:
     Args:
         folder: of the submission.
         scores: one row per clip: ``path, machine, id, score`` and, if wanted, ``decision`` (0 or 1).
-        layout: of the data set, one of ``layouts.LAYOUTS``.
+        layout: of the data set, a registered layout.
     """
     files: dict[str, list[int]] = {}
     for number, name in enumerate(_submission_names(scores, layout)):

@@ -84,7 +84,7 @@ def score(
 def _recordings(paths: Iterable[Path]) -> list[Path]:
     """List the files that are named, and the audio files in the folders that are named, each once."""
     from asd_ray.data.audio import is_audio
-    from asd_ray.data.folder import files
+    from asd_ray.data.layouts.folder import files
 
     found: dict[Path, None] = {}
     for path in paths:

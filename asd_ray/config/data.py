@@ -1,21 +1,30 @@
-"""``data``: which recordings a study is about."""
+"""``data``: the recordings of a study."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from asd_ray.config.section import Section
+from asd_ray.registry import LAYOUTS
 
 Channel = int | Literal["mean"]
 
 
+def _registered(layout: str) -> str:
+    if layout not in LAYOUTS:
+        raise ValueError(LAYOUTS.unknown(layout))
+    return layout
+
+
 class SyntheticConfig(Section):
+    """The recordings that ``layout: synthetic`` makes."""
+
     machines: int = Field(3, ge=1, le=6)
-    """Number of machine types, taken in the generator's order."""
+    """Number of machine types, in the generator's order."""
     ids: int = Field(2, ge=1, le=7)
-    """Individuals (IDs) of each machine type."""
+    """Number of individual machines (IDs) of each type."""
     train: int = Field(24, ge=1)
     """Normal training clips of each ID."""
     test_normal: int = Field(12, ge=1)
@@ -23,39 +32,42 @@ class SyntheticConfig(Section):
     test_anomaly: int = Field(12, ge=1)
     """Anomalous test clips of each ID."""
     snr_db: float = Field(6.0, ge=-20, le=60)
-    """Machine against factory background in dB: the mean of the clips', which lie within 1 dB of it."""
+    """Level of the machine above the factory background in dB: the mean over clips, which lie within 1 dB of it."""
     seed: int = Field(0, ge=0)
-    """Seed of the generator; a study's own ``seed`` does not change its data."""
+    """Seed of the generator. The study's own ``seed`` does not change the recordings."""
 
 
 class DataConfig(Section):
-    layout: Literal["dcase2020", "dcase2022", "folder", "synthetic"] = "synthetic"
-    """How file names say what a clip is. ``synthetic`` makes the recordings itself where ``root`` has none."""
+    layout: Annotated[str, AfterValidator(_registered)] = "synthetic"
+    """How folders and file names give a clip's machine, ID, split and label: ``dcase2020``, ``dcase2022``, ``folder``,
+    ``synthetic``, or the name of a registered layout. ``synthetic`` makes the recordings if ``root`` has none."""
     root: str | None = None
-    """Folder of the data set. Only ``synthetic`` may leave it out: then it is the study folder's ``data/``."""
+    """Folder of the data set. Only ``synthetic`` has a default: ``data/`` in the study folder."""
     machines: list[str] | None = None
-    """Machine types to use; all that are there by default."""
+    """Machine types to use. By default all."""
     classes: Literal["id", "attributes"] = "id"
-    """What a classifier tells apart: machines and IDs (sections), or, more finely, the attributes of an ID's training
-    clips (DCASE 2022: speed, load, microphone, noise). A clip is scored against its machine and ID either way: the
-    attributes of test clips are hidden in the challenge and never looked at."""
+    """Classes that a classifier learns: ``id``, one for each machine and ID (section), or ``attributes``, one for each
+    machine, ID and attributes of training clips (DCASE 2022: speed, load, microphone, noise). Scores compare a clip
+    with its machine and ID in both cases: the challenge hides the attributes of test clips, and they are not used."""
     min_class_clips: int = Field(10, ge=1)
-    """With ``classes: attributes``, attributes that fewer training clips of an ID have are no class of their own; these
-    clips, and those without attributes, are one class together, which takes up the ID's rarest attributes until it has
-    so many. Ours: DCASE 2022 has ten target clips in a section."""
+    """Minimum training clips of a class, with ``classes: attributes``. Rarer attributes of an ID and clips without
+    attributes are pooled into one rest class; if that is too small, it takes the ID's next rarest attributes, too.
+    Ours: a section of DCASE 2022 has ten target clips."""
     extra_pretraining: list[str] = Field(default_factory=list)
-    """Folders of any audio, whatever it is of, for pre-training alone (``method.pretrain.corpus``). [A] pre-trains on
-    AudioSet."""
+    """Folders of any audio, used for pre-training only (``method.pretrain.corpus``). [A]: AudioSet."""
     skip_bad: bool = False
-    """Leave out clips that cannot be read (they are named in the log) instead of ending the study."""
+    """Leave out clips that cannot be read, with a warning in the log. By default the first one ends the study."""
     channel: Channel = 0
-    """Which channel of a recording with several: its number, or the mean of all. DCASE uses the first microphone."""
+    """Channel of a recording that has several: its number, or ``mean``, the mean of all. DCASE: the first
+    microphone."""
     synthetic: SyntheticConfig = SyntheticConfig()
-    """What ``layout: synthetic`` makes."""
 
     @model_validator(mode="after")
     def _names_have_attributes(self) -> DataConfig:
-        nameless = self.layout == "dcase2020" or (self.layout == "synthetic" and self.root is None)
-        if self.classes == "attributes" and nameless:
-            raise ValueError(f"classes is attributes, but file names of layout {self.layout} have none; set it to id")
+        if self.classes == "attributes":
+            made = self.layout == "synthetic" and self.root is None  # with the names of DCASE 2020
+            if made or not LAYOUTS.get(self.layout).facts["attributes"]:
+                raise ValueError(
+                    f"classes is attributes, but file names of layout {self.layout} have none; set it to id"
+                )
         return self

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from asd_ray.data import audio, dcase2020, dcase2022, layouts
+from asd_ray.data import audio, layouts
 from asd_ray.data.clips import Clip
+from asd_ray.data.layouts import dcase2020, dcase2022
 from asd_ray.data.problems import BadClip, Problem
 from asd_ray.errors import AsdRayError
 
@@ -113,7 +114,7 @@ def check(
 
     Args:
         root: its folder.
-        layout: one of ``layouts.LAYOUTS``; recognised from the file names if None.
+        layout: a registered layout; recognised from the file names if None.
         deep: decode every recording to find NaN, silence, clipping and duplicates.
         progress: called with (steps done, all steps); a clip takes two steps.
         machines: machine types to check; all by default.
@@ -297,7 +298,7 @@ def _duplicates(group: Sequence[Clip]) -> Iterable[Problem]:
     for clip in others:
         what = f"the same samples as {first.path}"
         if clip.split != first.split:
-            expected = "training and test clips of their own; a method would be tested on what it has learned"
+            expected = "different clips for training and test: a method would be tested on its training clips"
             yield Problem("error", "leakage", clip.path, what, expected)
         elif clip.label != first.label:
             yield Problem("error", "contradiction", clip.path, f"{what}, with another label", "one label")

@@ -14,7 +14,7 @@ from asd_ray.config import StudyConfig
 from asd_ray.config.study_file import get_key, with_values
 from asd_ray.data import layouts
 from asd_ray.data.clips import Clip, class_names, evaluation_splits
-from asd_ray.data.folder import find_extra
+from asd_ray.data.layouts.folder import find_extra
 from asd_ray.data.synthetic import recordings as synthetic
 from asd_ray.errors import AsdRayError
 from asd_ray.features.build import FEW, build
@@ -25,7 +25,7 @@ from asd_ray.files import shown
 from asd_ray.metrics.selection import Evaluation
 from asd_ray.parquet import write_table
 from asd_ray.study.baselines import baseline_results, baseline_scores
-from asd_ray.study.claims import start_turns
+from asd_ray.study.claims import start_claims
 from asd_ray.study.feature_sets import FeatureSets
 from asd_ray.study.folder import StudyFolder
 from asd_ray.study.progress import StudyProgress
@@ -143,7 +143,7 @@ def _shared(study: StudyConfig, inputs: StudyInputs, root: Path, clips: list[Cli
     stages = Path(cache).expanduser().resolve() if cache else folder / "stages"
     shared: dict[str, Any] = {
         "stages": StageCache(stages, again, always=cache is not None),
-        "turns": start_turns(),
+        "claims": start_claims(),
     }
     features = [key for key in space if key.startswith("features.")]
     if features:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from asd_ray.data import dcase2020, layouts
+from asd_ray.data import layouts
 from asd_ray.data.clips import Clip, evaluation_splits
+from asd_ray.data.layouts import dcase2020
 
 
 def make(root: Path, *paths: str) -> Path:

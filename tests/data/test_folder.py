@@ -9,7 +9,7 @@ import soundfile
 
 from asd_ray.data import layouts
 from asd_ray.data.clips import Clip
-from asd_ray.data.folder import find_extra
+from asd_ray.data.layouts.folder import find_extra
 from asd_ray.errors import AsdRayError
 
 

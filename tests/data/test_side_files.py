@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from asd_ray.data import dcase2022
+from asd_ray.data.layouts import dcase2022
 from asd_ray.data.side_files import Fault, read_attributes, read_faults, read_labels
 from asd_ray.errors import AsdRayError
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from asd_ray.data import dcase2022
+from asd_ray.data.layouts import dcase2022
 from asd_ray.data.public.registry import Registry
 from asd_ray.data.public.unpack import CorruptedFile
 from asd_ray.data.side_files import LABELS, csv_text, read_csv, read_labels

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from urllib.parse import quote
 
-from asd_ray.data import dcase2020, dcase2022
+from asd_ray.data.layouts import dcase2020, dcase2022
 from asd_ray.errors import ConfigError
 
 PARTS = ("dev", "additional", "eval")

@@ -10,7 +10,14 @@ names contain the domain: ``section_03_source_test_0000.wav``.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from asd_ray.data import machine_folders
+from asd_ray.data.clips import Clip
+from asd_ray.data.problems import Problem
+from asd_ray.registry import register_layout
 
 EXAMPLE = "section_00_source_train_normal_0000_<attributes>.wav"
 FOLDERS = {"train": "train", "test": "test", "source_test": "test", "target_test": "test"}
@@ -66,3 +73,12 @@ def part(machine: str, section: str, hidden: bool) -> str:
     to the evaluation set if its test clips hide their labels.
     """
     return "eval" if int(section) >= 3 or hidden else "dev"
+
+
+NAMES = machine_folders.Names("dcase2022", FOLDERS, EXAMPLE, parse, key, part, attributes=True)
+
+
+@register_layout("dcase2022", example=f"<machine>/train/{EXAMPLE}")
+def find(root: Path, machines: Sequence[str] | None = None) -> tuple[list[Clip], list[Problem]]:
+    """Find the clips of a data set (without their audio headers) and its problems."""
+    return machine_folders.find(root, NAMES, machines)

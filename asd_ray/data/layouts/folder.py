@@ -29,9 +29,11 @@ from typing import Any
 
 from asd_ray.data import audio
 from asd_ray.data.clips import Clip, stable_hash
+from asd_ray.data.machine_folders import require_machines
 from asd_ray.data.problems import BadClip, Problem
 from asd_ray.data.side_files import choice, read_rows
 from asd_ray.errors import AsdRayError
+from asd_ray.registry import register_layout
 
 LIST = "clips.csv"
 EXTRA_MACHINE = "extra"
@@ -51,14 +53,25 @@ _MEANING = {
 _OTHER_AUDIO = (".mp3", ".m4a", ".aac", ".wma", ".aif", ".aiff", ".opus", ".w64", ".au")
 
 
-def find(root: Path) -> tuple[list[Clip], list[Problem]]:
+@register_layout("folder", example="<machine>/<train or test>/<any name>.wav")
+def find(root: Path, machines: Sequence[str] | None = None) -> tuple[list[Clip], list[Problem]]:
     """Find the clips of a tree (without their audio headers) and its problems.
 
     Raises:
-        AsdRayError: a row of ``clips.csv`` does not validate.
+        AsdRayError: a row of ``clips.csv`` does not validate; a machine is not there.
     """
-    if (root / LIST).is_file():
-        return _listed(root)
+    clips, problems = _listed(root) if (root / LIST).is_file() else _found(root)
+    if machines is None:
+        return clips, problems
+    require_machines(root, machines, sorted({clip.machine for clip in clips}))
+    return (
+        [clip for clip in clips if clip.machine in machines],
+        [problem for problem in problems if problem.path.split("/")[0] in machines],
+    )
+
+
+def _found(root: Path) -> tuple[list[Clip], list[Problem]]:
+    """The clips of a tree by the names of its folders."""
     clips: list[Clip] = []
     problems: list[Problem] = []
     undivided: dict[tuple[str, str], list[Clip]] = defaultdict(list)

@@ -8,7 +8,14 @@ Sources: the data records (Zenodo 3678171, 3727685, 3841772), the ground truth (
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from asd_ray.data import machine_folders
+from asd_ray.data.clips import Clip
+from asd_ray.data.problems import Problem
+from asd_ray.registry import register_layout
 
 EXAMPLE = "normal_id_00_00000000.wav"
 FOLDERS = {"train": "train", "test": "test"}
@@ -71,3 +78,12 @@ def part(machine: str, machine_id: str, hidden: bool) -> str:
     """``dev`` or ``eval`` by the published IDs; ``none`` for other machines and IDs."""
     dev, evaluation = IDS.get(machine, ((), ()))
     return "dev" if machine_id in dev else "eval" if machine_id in evaluation else "none"
+
+
+NAMES = machine_folders.Names("dcase2020", FOLDERS, EXAMPLE, parse, key, part)
+
+
+@register_layout("dcase2020", example=f"<machine>/train/{EXAMPLE}", attributes=False)
+def find(root: Path, machines: Sequence[str] | None = None) -> tuple[list[Clip], list[Problem]]:
+    """Find the clips of a data set (without their audio headers) and its problems."""
+    return machine_folders.find(root, NAMES, machines)
