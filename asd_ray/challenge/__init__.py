@@ -1,1 +1,5 @@
-"""The DCASE challenge's own formats: submissions, and the official evaluators' metrics."""
+"""The DCASE challenge's files and metrics.
+
+* ``submission``: read and write score and decision files
+* ``official``: evaluate score files by the official metrics
+"""

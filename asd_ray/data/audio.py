@@ -110,7 +110,7 @@ def _read_wav_format(path: str | os.PathLike[str], file: BinaryIO) -> _Format | 
                 raise bad_clip(
                     "truncated",
                     path,
-                    f"{present // block:,} of {length // block:,} samples",
+                    f"{present // block:,} of {length // block:,} samples are there",
                     "a whole file; copy or download it again",
                 )
             header = Header(sample_rate, length // block, channels)

@@ -1,1 +1,9 @@
-"""Pictures of clips and sets: spectrograms, augmented views, mean spectra, band analysis."""
+"""Look at clips and data sets.
+
+* ``pictures``: draw spectrograms, augmented views and mean spectra
+* ``views``: augmented views of clips, as pre-training makes them
+* ``spectra``: time-averaged spectra from recordings or a feature store
+* ``bands``: AUC of eight frequency bands
+* ``mel_axis``: positions and bands on the mel axis
+* ``captions``: a recording's machine, ID, label and fault from its path
+"""

@@ -23,8 +23,8 @@ def test_a_description_shows_a_slow_modulation_that_the_mean_does_not():
 
 
 def test_detectors_rank_by_what_they_know(tmp_path):
-    config = SyntheticConfig(machines=1, ids=1, train=8, test_normal=6, test_anomaly=8)
-    rows = measure(tmp_path, config, examples=6)
+    config = SyntheticConfig(machines=1, ids=1, train=6, test_normal=4, test_anomaly=4)
+    rows = measure(tmp_path, config, examples=5)
     assert set(rows.detector) == set(DETECTORS) - {"autoencoder"}
     assert set(rows.fault) == {"imbalance", "clogging", "bearing_defect", "blade_rub"}
     assert (rows.groupby("detector").clips.sum() == config.test_anomaly).all()

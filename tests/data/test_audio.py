@@ -122,7 +122,7 @@ def test_truncated_says_how_much_is_there(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(440, 16000, 1), 16000, subtype="PCM_16")
     path.write_bytes(path.read_bytes()[:-20000])
-    with pytest.raises(BadClip, match=r"a\.wav: 6,000 of 16,000 samples; expected a whole file"):
+    with pytest.raises(BadClip, match=r"a\.wav: 6,000 of 16,000 samples are there; expected a whole file"):
         audio.read(path, 16000, 0.1)
 
 

@@ -9,8 +9,7 @@ import soundfile
 from asd_ray.config import FeatureConfig
 from asd_ray.data.clips import Clip
 from asd_ray.errors import AsdRayError
-from asd_ray.explore import mel_axis
-from asd_ray.explore import spectra as sp
+from asd_ray.explore import mel_axis, spectra
 from asd_ray.features import store
 
 RATE = 16000
@@ -46,7 +45,7 @@ def test_a_tones_energy_is_in_its_band(tmp_path: Path, config: FeatureConfig, he
         write(tmp_path, "fan/test/normal_0.wav", tone(hertz)),
         write(tmp_path, "fan/test/normal_1.wav", tone(hertz, 0.05)),
     ]
-    levels = sp.spectra_from_recordings(clips, tmp_path, config).band_levels()
+    levels = spectra.spectra_from_recordings(clips, tmp_path, config).band_levels()
     assert levels.shape == (2, 9)
     assert levels[0, :8].argmax() == band_of(hertz, config)
     assert levels[0, 8] == pytest.approx(levels[0].max(), abs=3)
@@ -58,7 +57,7 @@ def test_a_bands_energy_does_not_depend_on_the_filters_norm_or_the_logarithm(tmp
     noise = 0.1 * np.random.default_rng(0).standard_normal(RATE)
     clips = [write(tmp_path, "fan/test/normal_0.wav", noise)]
     by_norm = [
-        sp.spectra_from_recordings(clips, tmp_path, FeatureConfig(seconds=1, norm=norm, log=log)).band_levels()
+        spectra.spectra_from_recordings(clips, tmp_path, FeatureConfig(seconds=1, norm=norm, log=log)).band_levels()
         for norm in (None, "slaney")
         for log in ("natural", "db")
     ]
@@ -92,12 +91,12 @@ def test_a_store_gives_the_spectra_of_the_recordings(tmp_path: Path, log: str) -
         for split in ("train", "test")
         for n in range(2)
     ]
-    read = sp.log_mel_reader(config)
+    read = spectra.log_mel_reader(config)
     make_store(tmp_path / "store", clips, np.stack([read(tmp_path / clip.path) for clip in clips]), config, [])
     calls: list[tuple[int, int]] = []
     wanted = [clips[3], clips[0]]
-    found = sp.spectra_from_store(wanted, tmp_path / "store", lambda done, total: calls.append((done, total)))
-    direct = sp.spectra_from_recordings(wanted, tmp_path, config)
+    found = spectra.spectra_from_store(wanted, tmp_path / "store", lambda done, total: calls.append((done, total)))
+    direct = spectra.spectra_from_recordings(wanted, tmp_path, config)
     assert found.clips == direct.clips == wanted
     assert found.features == config
     np.testing.assert_allclose(found.decibels, direct.decibels, atol=0.05)
@@ -110,11 +109,11 @@ def test_a_store_without_a_clip_says_so_unless_it_left_it_out_itself(tmp_path: P
     features = np.zeros((1, 8, config.frames))
     make_store(tmp_path / "store", clips[:1], features, config, [])
     with pytest.raises(AsdRayError, match=r"1 of 2 clips are not in this store \(the first is fan/test/normal_1.wav\)"):
-        sp.spectra_from_store(clips, tmp_path / "store")
+        spectra.spectra_from_store(clips, tmp_path / "store")
     make_store(tmp_path / "skipping", clips[:1], features, config, ["fan/test/normal_1.wav"])
-    assert sp.spectra_from_store(clips, tmp_path / "skipping").clips == clips[:1]
+    assert spectra.spectra_from_store(clips, tmp_path / "skipping").clips == clips[:1]
     with pytest.raises(AsdRayError, match="no feature store is there"):
-        sp.spectra_from_store(clips, tmp_path)
+        spectra.spectra_from_store(clips, tmp_path)
 
 
 def test_a_bad_recording_stops_the_analysis_or_is_left_out(tmp_path: Path) -> None:
@@ -122,10 +121,10 @@ def test_a_bad_recording_stops_the_analysis_or_is_left_out(tmp_path: Path) -> No
     (tmp_path / clips[0].path).write_bytes(b"RIFF")
     config = FeatureConfig(seconds=1)
     with pytest.raises(AsdRayError, match=r"normal_0\.wav.*data\.skip_bad=true"):
-        sp.spectra_from_recordings(clips, tmp_path, config)
-    assert sp.spectra_from_recordings(clips, tmp_path, config, skip_bad=True).clips == clips[1:]
+        spectra.spectra_from_recordings(clips, tmp_path, config)
+    assert spectra.spectra_from_recordings(clips, tmp_path, config, skip_bad=True).clips == clips[1:]
     with pytest.raises(AsdRayError, match="none of its 1 clips could be read"):
-        sp.spectra_from_recordings(clips[:1], tmp_path, config, skip_bad=True)
+        spectra.spectra_from_recordings(clips[:1], tmp_path, config, skip_bad=True)
 
 
 def test_only_machines_with_both_kinds_of_test_clips_are_analysed(caplog: pytest.LogCaptureFixture) -> None:
@@ -134,9 +133,9 @@ def test_only_machines_with_both_kinds_of_test_clips_are_analysed(caplog: pytest
 
     fan = [clip("fan", "train", "normal"), clip("fan", "test", "normal"), clip("fan", "test", "anomaly")]
     hidden = [clip("pump", "train", "normal"), clip("pump", "test", "unknown"), clip("fan", "test", "unknown")]
-    assert sp.comparable_clips([*fan, *hidden], Path("set")) == fan
+    assert spectra.comparable_clips([*fan, *hidden], Path("set")) == fan
     assert "pump: left out" in caplog.text
     with pytest.raises(AsdRayError, match=r"set: no machine has both .* \(their labels: unknown\).*clips\.csv"):
-        sp.comparable_clips(hidden, Path("set"))
+        spectra.comparable_clips(hidden, Path("set"))
     with pytest.raises(AsdRayError, match="no test clips"):
-        sp.comparable_clips(fan[:1], Path("set"))
+        spectra.comparable_clips(fan[:1], Path("set"))

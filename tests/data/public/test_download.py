@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,8 @@ from pathlib import Path
 import pytest
 
 from asd_ray.data import layouts
-from asd_ray.data.public import download as module
 from asd_ray.data.public import transfer
-from asd_ray.data.public import unpack as unpack_module
-from asd_ray.data.public.download import Progress, download
+from asd_ray.data.public.download import BASE_URL_VARIABLE, PARTS, Progress, download
 from asd_ray.data.public.registry import DCASE2020, DCASE2022, Registry
 from asd_ray.errors import AsdRayError, ConfigError
 from tests.data.public.published_sets import CLIPS_2020, RECORDINGS_2020, files_2020, published
@@ -27,11 +26,11 @@ DEV_FAN = "3678171/dev_data_fan.zip"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv(module.BASE_URL_VARIABLE, raising=False)
+    monkeypatch.delenv(BASE_URL_VARIABLE, raising=False)
     monkeypatch.setattr(transfer, "CHUNK", CHUNK)
     monkeypatch.setattr(transfer, "BLOCK", BLOCK)
     monkeypatch.setattr(transfer, "BACKOFF", 0.0)
-    monkeypatch.setattr(module, "INTERVAL", 0.0)
+    monkeypatch.setattr("asd_ray.data.public.download.INTERVAL", 0.0)
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def test_two_machines_from_end_to_end(server: RangeServer, registry: Registry, t
     ]
     # Neither archives nor lists are kept, and each step was told of to its end.
     kept = [path.name for path in (root / ".downloads").rglob("*") if path.is_file() and path.name != "lock"]
-    assert sorted(kept) == sorted(f"{file.name}.unpacked.json" for file in registry.select(machines, module.PARTS)[1])
+    assert sorted(kept) == sorted(f"{file.name}.unpacked.json" for file in registry.select(machines, PARTS)[1])
     ends = {(p.file, p.step, p.number) for p in seen if p.done == p.total}
     assert ("eval_data_test_ToyCar.zip", "unpack", 6) in ends
     assert ("eval_data_list.csv", "download", 7) in ends
@@ -205,7 +204,7 @@ def test_too_little_space_is_said_before_anything_is_fetched(
 ) -> None:
     sizes = [len(server.files[name]) for name in (DEV_FAN, "3841772/eval_data_test_fan.zip")]
     usage = type("Usage", (), {"free": math.ceil(1.35 * sum(sizes) + max(sizes)) - 1})
-    monkeypatch.setattr(unpack_module.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(AsdRayError, match=r"data: the download needs 0\.1 MB of disk space, but 0\.1 MB are free"):
         fan(parts=["dev", "eval"])
     assert server.spans() == []

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from asd_ray.data.public import download as module
 from asd_ray.data.public.download import Meter, Progress, progress_line
 
 
 def test_the_rate_is_that_of_the_last_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "INTERVAL", 0.5)
+    monkeypatch.setattr("asd_ray.data.public.download.INTERVAL", 0.5)
     seen: list[Progress] = []
     times = iter([0.0, 1.0, 1.2, 11.0, 12.0, 30.0, 30.1])
     meter = Meter(seen.append, "a.zip", "download", 1, 2, clock=lambda: next(times))

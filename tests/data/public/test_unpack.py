@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import zipfile
 from contextlib import suppress
@@ -11,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asd_ray.data.public import unpack as module
 from asd_ray.data.public.unpack import CorruptedFile, unpack
 from asd_ray.errors import AsdRayError
 from tests.data.public.range_server import tree, zipped
@@ -171,7 +171,7 @@ def test_a_member_that_holds_more_than_it_says_is_not_written(tmp_path: Path) ->
 
 
 def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_MEMBERS", 5)
+    monkeypatch.setattr("asd_ray.data.public.unpack.MAX_MEMBERS", 5)
     with pytest.raises(AsdRayError, match="found 6 members; expected at most 5"):
         unpack(pack(tmp_path / "a.zip", CLIPS), tmp_path, "fan")
 
@@ -242,7 +242,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = pack(tmp_path / "a.zip", CLIPS)
     usage = type("Usage", (), {"free": 17_999})
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(AsdRayError, match=r"unpacking a\.zip needs"):
         unpack(archive, tmp_path / "data", "fan")
     assert not (tmp_path / "data").exists()
@@ -251,7 +251,7 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path, mon
 
 
 def test_a_full_disk_leaves_whole_recordings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive, copy, calls = pack(tmp_path / "a.zip", CLIPS), module.shutil.copyfileobj, iter(range(100))
+    archive, copy, calls = pack(tmp_path / "a.zip", CLIPS), shutil.copyfileobj, iter(range(100))
 
     def copy_until_full(source, out, length):
         if next(calls) == 2:
@@ -259,7 +259,7 @@ def test_a_full_disk_leaves_whole_recordings_only(tmp_path: Path, monkeypatch: p
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         copy(source, out, length)
 
-    monkeypatch.setattr(module.shutil, "copyfileobj", copy_until_full)
+    monkeypatch.setattr(shutil, "copyfileobj", copy_until_full)
     with pytest.raises(AsdRayError, match=r"00000002\.wav: the disk is full; free some space"):
         unpack(archive, tmp_path / "data", "fan")
     written = tree(tmp_path / "data")

@@ -68,7 +68,7 @@ def test_kinds_of_fault_differ_by_one_clip_at_most(layout):
         assert max(kinds.values()) - min(kinds.values()) <= 1
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(0, 2**31), st.integers(12, 40), layouts)
 def test_loudness_tells_nothing_on_any_id(seed, clips, layout):
     config = SyntheticConfig(machines=3, ids=4, train=24, test_normal=clips, test_anomaly=clips, seed=seed)
