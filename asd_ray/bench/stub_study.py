@@ -123,7 +123,7 @@ class Stub:
     study: StudyConfig
     folder: StudyFolder
     detectors: Detectors
-    turns: None = None
+    claims: None = None
 
     def finish(self, number: int, repeat: int, values: Mapping[str, Any], seed: int) -> TrialRecord:
         """Writes what a real trial leaves: history, scores, record."""

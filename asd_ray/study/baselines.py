@@ -1,4 +1,4 @@
-"""What a detector must beat: loudness alone, and nearest neighbours of mean Log-Mel spectra. No training."""
+"""Baselines without training that a detector must beat: loudness, and nearest neighbours of mean Log-Mel spectra."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asd_ray.report.tables import BASELINES
 
 
 def baseline_scores(store: Place, manifest: Manifest, identity: pd.DataFrame) -> pd.DataFrame:
-    """Scores of the baselines ``level`` and ``knn_log_mel``, computed from the feature store.
+    """Compute the scores of the baselines ``level`` and ``knn_log_mel`` from the feature store.
 
     Args:
         store, manifest: the features, in a folder or at a URI.
@@ -34,11 +34,11 @@ def baseline_scores(store: Place, manifest: Manifest, identity: pd.DataFrame) ->
 
 
 def baseline_results(scores: pd.DataFrame, ids: Sequence[tuple[str, str]], max_fpr: float) -> pd.DataFrame:
-    """Rows of results: ``baseline`` and the columns of :func:`asd_ray.metrics.per_id`.
+    """Compute rows of results: ``baseline`` and the columns of :func:`asd_ray.metrics.per_id`.
 
     Args:
         scores: from :func:`baseline_scores`.
-        ids: ``(machine, id)`` pairs that get a row.
+        ids: ``(machine, id)`` pairs; each gets a row.
         max_fpr: p of pAUC.
     """
     frames = []
@@ -50,7 +50,7 @@ def baseline_results(scores: pd.DataFrame, ids: Sequence[tuple[str, str]], max_f
 
 
 def _statistics(store: Place, manifest: Manifest, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Levels (N,), time-mean Log-Mel (N, F), groups (N,) and paths of a split, one shard in memory at a time."""
+    """Read levels (N,), time-mean Log-Mel (N, F), groups (N,) and paths of a split, one shard at a time."""
     levels, means, classes, paths = [], [], [], []
     for table in read_tables(store, manifest, split):
         levels.append(table.level_db)

@@ -1,4 +1,4 @@
-"""Turns: what several trials of a study want, one of them makes, and the others wait for it."""
+"""Claims: one trial builds a shared artefact (features, a trained stage), and the other trials wait for it."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from typing import Any
 
 import ray
 
-SECONDS = 0.2  # between two looks for a file, which may be on storage that tells nobody of its changes
+SECONDS = 0.2  # between two checks whether a file exists
 
 
-class Turns:
-    """Who makes what; an actor of the study's driver, which tells it when a trial has ended, whatever the way."""
+class Claims:
+    """Which trial builds which path. An actor; the study's driver tells it when a trial has ended, in whatever way."""
 
     def __init__(self) -> None:
-        self.makers: dict[str, str] = {}
+        self.builders: dict[str, str] = {}
 
-    async def take(self, path: str, trial: str) -> None:
-        """Returns when the path is there, or when it is the trial's turn to make it."""
-        while not Path(path).exists() and self.makers.setdefault(path, trial) != trial:
+    async def claim(self, path: str, trial: str) -> None:
+        """Return when the path exists, or when the trial may build it."""
+        while not Path(path).exists() and self.builders.setdefault(path, trial) != trial:
             await asyncio.sleep(SECONDS)
 
     async def ended(self, trial: str) -> None:
-        """What the trial has not made is another's turn."""
-        self.makers = {path: maker for path, maker in self.makers.items() if maker != trial}
+        """Free all that the trial has claimed. What it has not built, another trial may build."""
+        self.builders = {path: builder for path, builder in self.builders.items() if builder != trial}
 
 
-def start_turns() -> Any:
-    """The actor, which needs no core. One that is lost starts again; then a trial may make what another makes."""
-    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Turns).remote()
+def start_claims() -> Any:
+    """Start the actor; it reserves no core. If it is lost it starts again, and two trials may build the same."""
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Claims).remote()
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A trial's way to :meth:`Turns.take`, for any process of the trial."""
+class Claim:
+    """Calls :meth:`Claims.claim` for one trial, from any of its processes."""
 
-    turns: Any
+    claims: Any
     trial: str
 
     def __call__(self, path: Path) -> None:
-        ray.get(self.turns.take.remote(str(path), self.trial))
+        ray.get(self.claims.claim.remote(str(path), self.trial))

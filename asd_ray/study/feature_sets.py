@@ -1,7 +1,7 @@
-"""Features of one trial: the study's own, or, where ``features.*`` is searched, a set that the trial makes.
+"""Features of one trial: the study's own or, if ``features.*`` is searched, a set that the trial builds.
 
-A set is made in the trial's process, by one core: tasks of Ray Data would wait for cores that the trials hold, and the
-trials for the tasks. Trials that want the same set make it once.
+The trial's own process builds the set on one core. Tasks of Ray Data would wait for cores that the trials hold, while
+the trials wait for the tasks. Trials with equal settings share one set.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from asd_ray.features.extract import serial
 from asd_ray.features.read import Features, Reading, open_features
 from asd_ray.features.store import Manifest, hash_of_settings, settings_of
 
-IN_MEMORY = 2 * 2**30  # bytes of a set that a trial keeps in its own memory; a larger one is streamed
+IN_MEMORY = 2 * 2**30  # bytes; a trial streams a larger set instead of keeping it in memory
 
 
 @dataclass(frozen=True)
 class FeatureSets:
-    """The features of a study whose search changes them.
+    """Features of a study whose search changes their settings.
 
     Attributes:
-        folder: of the sets, one for each choice of settings.
+        folder: of all sets; each choice of settings has a folder in it.
         root, clips: the recordings.
-        manifest, features: the study's own.
-        again: whether a set can be wanted again: all searched keys of ``features`` are integers or choices.
+        manifest, features: of the study's own settings.
+        again: a second trial can have the same settings: all searched keys of ``features`` are integers or choices.
     """
 
     folder: Path
@@ -39,8 +39,12 @@ class FeatureSets:
     features: Features
     again: bool
 
-    def take(self, study: StudyConfig, turn: Callable[[Path], None]) -> tuple[Manifest, Features]:
-        """The features for a trial's settings, made if nobody has yet.
+    def take(self, study: StudyConfig, claim: Callable[[Path], None]) -> tuple[Manifest, Features]:
+        """Open the features for a trial's settings; build them if no trial has built them.
+
+        Args:
+            study: with the trial's values.
+            claim: called with a path; returns when it exists or when this trial may build it.
 
         Raises:
             AsdRayError: a clip cannot be read, or the disk is full.
@@ -48,7 +52,7 @@ class FeatureSets:
         folder = self._folder(study)
         if folder is None:
             return self.manifest, self.features
-        turn(folder / "manifest.json")
+        claim(folder / "manifest.json")
         columns = study.method.columns
         manifest = build(
             self.clips,
@@ -63,7 +67,7 @@ class FeatureSets:
         return manifest, open_features(folder, manifest, columns, self._reading(study, manifest, columns))
 
     def discard(self, study: StudyConfig) -> None:
-        """Deletes a trial's set if no other trial can want it."""
+        """Delete a trial's set if no other trial can use it."""
         folder = self._folder(study)
         if folder is not None and not self.again:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,11 +1,12 @@
-"""A study's numbers as Ray metrics: what Prometheus scrapes, and Grafana shows in the Ray dashboard's Metrics tab.
+"""A study's numbers as Ray metrics, for Prometheus and for Grafana in the Ray dashboard's Metrics tab.
 
-The driver sets them. Ray 2.60 exports a value for some 20 seconds after it was set and then drops it, so what a trial
-came to is asked for with ``last_over_time``, which finds it after the study has ended, too, and only series in motion
-cost anything. Their labels are ``study``, ``trial`` and ``repeat`` (0, or the number of a repeat with another seed),
-and with results ``split`` and ``machine``: a trial has one series per metric of its epochs and four per machine, none
-per epoch, clip or searched value. There is no label for workers: what is reported is reduced over a trial's workers
-before the driver sees it.
+The driver sets them. Ray 2.60 exports a value for some 20 seconds after it was set and then drops it. Queries for the
+result of a trial use ``last_over_time``, which also finds it after the study's end.
+
+Labels are ``study``, ``trial`` and ``repeat`` (0, or the number of a repeat with another seed); results also have
+``split`` and ``machine``. A trial has one series per metric of its epochs and four per machine, and none per epoch,
+clip or searched value. There is no label for workers, because metrics are averaged over a trial's workers before the
+driver gets them.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ EPOCH = {
     "uniformity": "Log of the mean Gaussian potential of all pairs of embeddings.",
     "embedding_std": "Standard deviation per dimension of the embeddings; 0 is a collapsed encoder.",
     "queue_filled": "Share of the queue that holds keys.",
-    "accuracy": "Share of training clips whose machine and ID the classifier names.",
+    "accuracy": "Share of training clips that the classifier gives their machine and ID.",
     "knn_auc": "AUC of k-NN on the select split.",
     "samples_per_s": "Training clips per second, all workers together.",
 }
-"""Metrics of an epoch that become gauges ``asd_ray_<name>``, with their meaning. Prometheus gets them from Ray as
+"""Metrics of an epoch that become gauges ``asd_ray_<name>``, with their meaning. In Prometheus they are called
 ``ray_asd_ray_<name>``."""
 STATUSES = ("running", "complete", "pruned", "failed")
 
@@ -61,18 +62,18 @@ class StudyGauges:
         self.statuses: dict[tuple[int, int], str] = {}
 
     def started(self, trial: int, repeat: int) -> None:
-        """Counts a trial as running."""
+        """Count a trial as running."""
         self.statuses[trial, repeat] = "running"
         self._count()
 
     def epoch(self, trial: int, repeat: int, values: Mapping[str, Any]) -> None:
-        """Shows the metrics of a trial's newest epoch."""
+        """Set the metrics of a trial's newest epoch."""
         self._count()
         for name, gauge in self.epochs.items():
             self._set(gauge, values.get(name), {"trial": str(trial), "repeat": str(repeat)})
 
     def ended(self, record: TrialRecord) -> None:
-        """Shows what a trial came to."""
+        """Set the results of a trial that ended."""
         self.statuses[record.trial, record.repeat] = record.status
         self._count()
         labels = {"trial": str(record.trial), "repeat": str(record.repeat)}

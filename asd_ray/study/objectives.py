@@ -1,4 +1,4 @@
-"""What a search may look for (``evaluation.objective``): quality, latency and size, and the trials on the Pareto front.
+"""Objectives of a search (``evaluation.objective``): quality, latency and size; trials on the Pareto front.
 
 Legend: N trials, K objectives.
 """
@@ -26,10 +26,10 @@ WARM_UP, CLIPS = 3, 21
 
 
 def objective_values(rows: pd.DataFrame, kinds: Sequence[ObjectiveKind], detector: Path) -> dict[str, float] | None:
-    """A trial's objectives.
+    """Compute a trial's objectives.
 
     Args:
-        rows: its metrics (:func:`asd_ray.metrics.per_id`); the select split counts.
+        rows: its metrics (:func:`asd_ray.metrics.per_id`); only the select split is used.
         kinds: of objectives.
         detector: folder of its saved detector; read only for ``latency`` and ``size``.
 
@@ -56,13 +56,11 @@ def objective_values(rows: pd.DataFrame, kinds: Sequence[ObjectiveKind], detecto
 
 
 def latency(detector: Detector) -> float:
-    """Seconds that a detector takes for one clip: from a waveform in memory to its anomaly score, by way of the
-    features. The median of 21 clips, one after the other, after 3 that warm up, by one thread of the CPU, wherever the
-    trial was trained.
+    """Measure the seconds that a detector needs for one clip, from a waveform in memory to its anomaly score.
 
-    The thread's CPU time counts, which is what the clock would say if nothing else ran: other trials on the machine
-    take turns, but no time, and disturb it through caches alone. The value holds for the machine that measured it:
-    trials can be compared if all of a study's nodes are alike.
+    The median of 21 clips, one after the other, after 3 clips of warm-up, with one CPU thread, on whatever device the
+    trial was trained. The thread's CPU time is measured, so that other trials on the machine disturb it only through
+    the caches. The value belongs to the machine that measured it: trials can be compared if all nodes are alike.
     """
     import torch
 
@@ -83,19 +81,19 @@ def latency(detector: Detector) -> float:
 
 
 def size(detector: Detector) -> float:
-    """Number of parameters of a detector's network; its training clips' embeddings and its statistics are none."""
+    """Number of parameters of a detector's network, without the stored embeddings of training clips and statistics."""
     return float(sum(parameter.numel() for parameter in detector.method.parameters()))
 
 
 def pareto_front(values: NDArray[np.float64], kinds: Sequence[ObjectiveKind]) -> NDArray[np.bool_]:
-    """Which points no other point dominates: none is at least as good in every objective and better in one.
+    """Mask of the points that no other point dominates, i.e. is as good in every objective and better in one.
 
     Args:
         values: (N, K), finite.
-        kinds: of the K objectives: ``latency`` and ``size`` are the better the smaller, all others the larger.
+        kinds: of the K objectives. Smaller is better for ``latency`` and ``size``, larger for all others.
 
     Returns:
-        (N,); of equal points all are on the front, or none.
+        (N,). Equal points are all on the front, or none of them is.
     """
     costs = values * np.array([1.0 if kind in MINIMISED else -1.0 for kind in kinds])
     dominated = [bool(((costs <= cost).all(axis=1) & (costs < cost).any(axis=1)).any()) for cost in costs]
@@ -103,7 +101,7 @@ def pareto_front(values: NDArray[np.float64], kinds: Sequence[ObjectiveKind]) ->
 
 
 def objective_columns(trials: pd.DataFrame) -> dict[str, ObjectiveKind]:
-    """The columns of ``trials.parquet`` that hold one of several objectives -> which one; none with a single one."""
+    """Column of ``trials.parquet`` -> objective, for studies with several objectives; empty for a single one."""
     columns: dict[str, Any] = {
         str(name): str(name).removeprefix("objective_") for name in trials if str(name).startswith("objective_")
     }
@@ -111,7 +109,7 @@ def objective_columns(trials: pd.DataFrame) -> dict[str, ObjectiveKind]:
 
 
 def with_front(trials: pd.DataFrame) -> pd.DataFrame:
-    """The table of trials with a column ``pareto``: complete, and on the front of its several objectives."""
+    """Add the column ``pareto`` to the table of trials: complete, and on the front of the objectives."""
     columns = objective_columns(trials)
     if not columns:
         return trials

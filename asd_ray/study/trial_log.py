@@ -1,7 +1,7 @@
-"""What a trial leaves for those who look into its folder: ``trial.log``, and its curves for TensorBoard.
+"""Write a trial's ``trial.log`` and its curves for TensorBoard into the trial's folder.
 
-The driver writes both from what trials report, so they outlive a lost worker, and a resumed trial goes on in the same
-files. ``tensorboard --logdir DIR/trials`` shows every trial, and every repeat, under its number.
+The driver writes both from the trials' reports. They survive a lost worker, and a resumed trial appends to the same
+files. ``tensorboard --logdir DIR/trials`` shows every trial and every repeat under its number.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from asd_ray.study.folder import StudyFolder, TrialRecord
 from asd_ray.study.progress import format_epoch
 
 TUNES = frozenset((*AUTO_RESULT_KEYS, TRIAL_ID, EXPERIMENT_TAG, DONE, SHOULD_CHECKPOINT, RESULT_DUPLICATE))
-"""What Ray Tune adds to a result."""
+"""Keys that Ray Tune adds to a result."""
 PLACES = ("stage", "epoch", "epochs", "recalled")
-"""What an epoch reports that says where it is, and is no metric."""
+"""Values of an epoch's report that are no metrics: they name the epoch."""
 Run = tuple[int, int]
 """Number and repeat of a trial."""
 
 
 def own_values(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What a trial's epoch reported, without what Ray Tune adds."""
+    """The values that a trial's epoch reported, without the keys of Ray Tune."""
     return {k: v for k, v in result.items() if k not in TUNES and isinstance(v, (int, float, str))}
 
 
@@ -46,14 +46,13 @@ class TrialLog:
         self.writers: dict[Run, SummaryWriter] = {}
 
     def starts(self, run: Run, values: Mapping[str, Scalar]) -> None:
-        """A trial begins, or goes on after it was interrupted."""
+        """Log that a trial begins, or goes on after an interruption."""
         again = (self.folder.trial(*run) / "trial.log").exists()
         shown = ", ".join(f"{key} = {value}" for key, value in values.items()) or "the study file's own values"
         self._line(run, f"starts again: {shown}" if again else f"starts: {shown}")
 
     def epoch(self, run: Run, result: Mapping[str, Any]) -> None:
-        """A trial reported ``result``; one that is no epoch is left to :meth:`ended`. Its metrics become curves
-        ``<stage>/<metric>``."""
+        """Log an epoch and add its metrics to the curves ``<stage>/<metric>``. Other results are ignored."""
         if "stage" not in result:
             return
         if run not in self.writers:
@@ -66,12 +65,12 @@ class TrialLog:
                 self._writer(run).add_scalar(f"{result['stage']}/{name}", value, result["epoch"])
 
     def lost(self, run: Run, reason: str) -> None:
-        """A process of the trial ended before the trial did, and Ray starts another."""
+        """Log that a process of the trial was lost; Ray starts another."""
         self._close(run)
         self._line(run, f"interrupted: {reason}; it goes on from its last checkpoint")
 
     def ended(self, record: TrialRecord) -> None:
-        """A trial ended, in whatever way."""
+        """Log the end of a trial, whatever its status."""
         run = record.trial, record.repeat
         what = record.reason if record.objective is None else f"objective {100 * record.objective:.2f}"
         self._line(run, f"{record.status} after {format_seconds(record.duration_s)}: {what}")

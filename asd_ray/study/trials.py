@@ -1,4 +1,4 @@
-"""Running a study's trials, and the repeats of the best, with Ray Tune."""
+"""Run a study's trials, and the repeats of the best ones, with Ray Tune."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from asd_ray.training.ray_worker import first_line
 
 
 def run_trials(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyProgress) -> None:
-    """Runs the trials that the study still lacks."""
+    """Run the trials that the study still lacks."""
     missing = study.search.num_trials - len(folder.finished())
     if missing > 0:
         early = scheduler(study, budget(study)["epochs per trial"], folder)
@@ -36,7 +36,7 @@ def run_trials(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, vie
 
 
 def run_repeats(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyProgress) -> None:
-    """Runs the best trials and the default with the study's other seeds."""
+    """Run the best trials and the default again with the study's other seeds."""
     missing = missing_repeats(study, folder)
     if missing:
         view.total += len(missing)
@@ -44,8 +44,11 @@ def run_repeats(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, vi
 
 
 def missing_repeats(study: StudyConfig, folder: StudyFolder) -> list[dict[str, Any]]:
-    """What a study whose trials have all ended still lacks of ``search.seeds``: runs of the ``search.repeat_best``
-    trials with the highest objective and of trial 0, the default. Trials that did not complete are not repeated."""
+    """List the repeats that the study still lacks; none before all trials have ended.
+
+    Repeated are the ``search.repeat_best`` trials with the highest objective and trial 0, the default, with
+    ``search.seeds`` seeds in all. Trials that did not complete are not repeated.
+    """
     finished = folder.finished()
     if len(finished) < study.search.num_trials:
         return []
@@ -61,7 +64,7 @@ def missing_repeats(study: StudyConfig, folder: StudyFolder) -> list[dict[str, A
 
 
 class Repeats(Searcher):
-    """A list of runs, one after the other, as Tune wants it."""
+    """A list of runs as a Tune searcher: one after the other."""
 
     def __init__(self, runs: Sequence[dict[str, Any]]) -> None:
         super().__init__()
@@ -74,10 +77,10 @@ class Repeats(Searcher):
         return None
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study folder knows what is left."""
+        """Save nothing: the study folder knows what is left."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, as for ``save``."""
+        """Restore nothing, see :meth:`save`."""
 
 
 def _fit(
@@ -104,7 +107,7 @@ def _fit(
             name=f"session-{len(list((folder.path / 'tune').glob('session-*'))):03d}",
             storage_path=str(folder.path / "tune"),
             failure_config=tune.FailureConfig(max_failures=study.resources.max_failures),
-            callbacks=[StudyCallback(study, folder, view, inputs.turns)],
+            callbacks=[StudyCallback(study, folder, view, inputs.claims)],
             verbose=0,
         ),
     )
@@ -115,7 +118,8 @@ def _fit(
 
 
 def _trainable(study: StudyConfig, inputs: StudyInputs) -> Any:
-    """The Tune trainable, whose actors carry the study's and the trial's name in the Ray dashboard."""
+    """Create the Tune trainable. In the Ray dashboard its actors carry the study's name, or the trial's name if each
+    trial has a process of its own."""
     reference = ray.put(inputs)
 
     def trial(config: dict[str, Any]) -> None:
@@ -125,15 +129,15 @@ def _trainable(study: StudyConfig, inputs: StudyInputs) -> Any:
 
     class StudyTrial(base):  # type: ignore[misc, valid-type]
         def __repr__(self) -> str:
-            return study.name if study.resources.reuse_processes else str(self.trial_name)  # Ray asks once
+            return study.name if study.resources.reuse_processes else str(self.trial_name)  # Ray asks only once
 
     StudyTrial.__name__ = StudyTrial.__qualname__ = f"{study.name}"
     return StudyTrial
 
 
 def _resources(study: StudyConfig) -> dict[str, float]:
-    """What the Tune actor of a trial reserves. With several workers it only waits for them, which takes no core: it
-    asks for a little memory, because Tune refuses an empty request."""
+    """Resources of a trial's Tune actor. With several workers the actor only waits for them and needs no core. It asks
+    for a little memory, because Tune refuses an empty request."""
     resources = study.resources
     if resources.workers > 1:
         return {"memory": 100 * 2**20}
@@ -144,11 +148,11 @@ def _resources(study: StudyConfig) -> dict[str, float]:
 
 
 class StudyCallback(tune.Callback):
-    """Tells the view and the gauges what trials do, writes the record of a trial that could not write its own, and
-    clears away what a trial leaves that nobody needs."""
+    """Pass a trial's progress on to the view, the gauges and the trial's log. Write the record of a trial that could
+    not write its own. Delete files that nobody needs."""
 
-    def __init__(self, study: StudyConfig, folder: StudyFolder, view: StudyProgress, turns: Any = None) -> None:
-        self.study, self.folder, self.view, self.turns = study, folder, view, turns
+    def __init__(self, study: StudyConfig, folder: StudyFolder, view: StudyProgress, claims: Any = None) -> None:
+        self.study, self.folder, self.view, self.claims = study, folder, view, claims
         self.gauges, self.log = StudyGauges(study.name), TrialLog(folder)
         self.best: TrialRecord | None = None
         for record in view.finished:
@@ -209,12 +213,12 @@ class StudyCallback(tune.Callback):
         self.gauges.ended(record)
         self.log.ended(record)
         self._discard_detector(record)
-        if self.turns is not None:
-            self.turns.ended.remote(run_name(self.study, trial.config))
+        if self.claims is not None:
+            self.claims.ended.remote(run_name(self.study, trial.config))
 
     def _discard_detector(self, record: TrialRecord) -> None:
-        """Deletes what was saved of a trial that is not the best so far, or of the one that no longer is. With several
-        objectives the choice is the user's, and all stay."""
+        """Delete the detector of a trial that is not the best so far, or of the one that no longer is. With several
+        objectives the user chooses, and all detectors stay."""
         if self.study.resources.keep_detectors == "all" or not isinstance(self.study.evaluation.objective, str):
             return
         worse: TrialRecord | None = record
@@ -237,7 +241,7 @@ class StudyCallback(tune.Callback):
 
 
 def _rank(record: TrialRecord | None) -> tuple[float, int]:
-    """What the best trial has the highest of; of equal objectives the earlier trial's."""
+    """Sort key of a trial: the best has the highest. Of equal objectives the earlier trial is better."""
     if record is None or record.objective is None:
         return -math.inf, 0
     return record.objective, -record.trial
@@ -249,6 +253,6 @@ def _run(trial: Any) -> tuple[int, int]:
 
 
 def _last_error(trial: Any) -> str:
-    """The end of a trial's last error: what was raised, or how its process was lost."""
+    """Last line of a trial's last error: the exception, or how its process was lost."""
     lines = [line.strip() for line in Path(trial.error_file).read_text(encoding="utf-8").splitlines() if line.strip()]
     return first_line(lines[-1]) if lines else "unknown error"

@@ -3,16 +3,16 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from asd_ray.study.claims import Turns
+from asd_ray.study.claims import Claims
 
 
 def test_one_makes_and_the_others_wait_until_it_is_there(tmp_path: Path) -> None:
     async def story() -> list[str]:
-        turns, told = Turns(), []
+        claims, told = Claims(), []
         path = tmp_path / "made"
 
         async def ask(trial: str) -> None:
-            await turns.take(str(path), trial)
+            await claims.claim(str(path), trial)
             told.append(trial)
 
         await ask("a")
@@ -20,7 +20,7 @@ def test_one_makes_and_the_others_wait_until_it_is_there(tmp_path: Path) -> None
         await asyncio.sleep(0)
         await ask("a")  # another worker of the same trial does not wait
         assert told == ["a", "a"]
-        await turns.take(str(tmp_path / "other"), "b")  # another thing
+        await claims.claim(str(tmp_path / "other"), "b")  # another thing
         path.touch()
         await asyncio.gather(*waiting)
         return told
@@ -30,20 +30,20 @@ def test_one_makes_and_the_others_wait_until_it_is_there(tmp_path: Path) -> None
 
 def test_the_turn_of_a_trial_that_ended_goes_to_one_other(tmp_path: Path) -> None:
     async def story() -> None:
-        turns, told = Turns(), []
+        claims, told = Claims(), []
         path = tmp_path / "never made"
 
         async def ask(trial: str) -> None:
-            await turns.take(str(path), trial)
+            await claims.claim(str(path), trial)
             told.append(trial)
 
         await ask("a")
         waiting = [asyncio.create_task(ask(trial)) for trial in ("b", "c")]
-        await turns.ended("a")
+        await claims.ended("a")
         done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         assert len(done) == len(pending) == 1
         assert len(told) == 2
-        await turns.ended(told[-1])
+        await claims.ended(told[-1])
         await asyncio.gather(*pending)
 
     asyncio.run(story())

@@ -36,7 +36,7 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def inputs(folder: StudyFolder) -> Any:
-    return SimpleNamespace(study=STUDY, folder=folder, sets=None, stages=None, turns=None)
+    return SimpleNamespace(study=STUDY, folder=folder, sets=None, stages=None, claims=None)
 
 
 def fails_with(error: Exception) -> Any:
