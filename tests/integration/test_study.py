@@ -140,8 +140,13 @@ def test_the_dashboard_shows_the_studys_and_the_trials_names(finished: Path, das
     jobs = requests.get(f"{dashboard}/api/jobs/", timeout=60).json()
     assert "small" in [job["metadata"].get("study") for job in jobs]
     answer = requests.get(f"{dashboard}/api/v0/actors", params={"detail": "true", "limit": 1000}, timeout=60).json()
-    names = {actor["repr_name"] for actor in answer["data"]["result"]["result"]}
-    assert {"small-trial-00000", "small-trial-00001"} <= names
+    actors = [actor["actor_id"] for actor in answer["data"]["result"]["result"] if actor["repr_name"] == "small"]
+    logs = [
+        requests.get(f"{dashboard}/api/v0/logs/file", params={"actor_id": actor, "suffix": "out"}, timeout=60).text
+        for actor in actors
+    ]
+    for number in range(2):  # trials share processes, whose logs name each with its values
+        assert any(f'small-trial-0000{number} {{"method.pretrain.alpha": ' in log for log in logs)
 
 
 def test_checkpoints_of_finished_trials_are_gone(finished: Path) -> None:
