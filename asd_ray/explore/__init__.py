@@ -1,5 +1,6 @@
 """Look at clips and data sets.
 
+* ``show``: the pictures and tables of ``features show``
 * ``pictures``: draw spectrograms, augmented views and mean spectra
 * ``views``: augmented views of clips, as pre-training makes them
 * ``spectra``: time-averaged spectra from recordings or a feature store
