@@ -1,1 +1,1 @@
-"""ASD methods: what one training step is, and how a clip is embedded. One file each, and one line in the registry."""
+"""The methods, a folder each with an index of its equations; their interface, what they share, and their workers."""

@@ -1,4 +1,4 @@
-"""Networks by their timm name: spectrograms in, one feature vector per clip out.
+"""Networks by name, from timm, this project or ``register_encoder``: spectrograms in, one feature vector per clip out.
 
 Legend: B batch, I input channels, F mel bands, T frames, D features, h and w sides of a feature map.
 """
@@ -20,24 +20,24 @@ from asd_ray.registry import ENCODERS
 
 
 class Network(nn.Module):
-    """A timm network without its classifier, or one that is registered with timm, such as ``mobilefacenet``.
+    """A network of timm without its classifier, ``mobilefacenet``, or a registered encoder.
 
-    Untrained (no download), in channels_last, and under autocast where ``precision`` and the device say so.
+    It starts untrained (no download), in channels_last, and runs under autocast if ``precision`` and device ask for it.
 
     Args:
-        name: timm's name of the architecture, for example ``resnet50`` (D = 2048).
+        name: of the architecture, for example timm's ``resnet50`` (D = 2048).
         n_mels: F.
         frames: T.
         channels: I.
         precision: ``auto``, ``fp32`` or ``bf16`` (:func:`asd_ray.methods.base.resolve_precision`).
-        compile: translate the network by ``torch.compile`` at its first pass, which takes half a minute or more.
+        compile: whether ``torch.compile`` translates it at its first pass, which takes half a minute or more.
         key: key of the study that errors name.
 
     Attributes:
         num_features: D.
 
     Raises:
-        ConfigError: timm has no such architecture, or it does not take (I, F, T) inputs.
+        ConfigError: there is no such architecture, or it does not take (I, F, T) inputs.
     """
 
     def __init__(
