@@ -143,7 +143,7 @@ def build_features(
     Example:
         >>> built = build_features("machines", "features")
         >>> built.manifest.counts
-        {'train': 144, 'test': 144}
+        {'train': 144, 'test': 144, 'extra': 0}
     """
     from asd_ray.cluster.session import ray_session
     from asd_ray.config import ResourceConfig

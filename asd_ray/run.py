@@ -9,7 +9,7 @@ from pathlib import Path
 
 import ray
 
-from asd_ray.cluster.session import concurrency, ray_session
+from asd_ray.cluster.session import concurrency, keep_signal_handlers, ray_session
 from asd_ray.cluster.watch import watched
 from asd_ray.config import StudyConfig
 from asd_ray.files import alone, shown
@@ -63,6 +63,7 @@ def run_study(
     told = StudyProgress(progress, study.search.num_trials)
     other = f"{shown(folder.path)}: another run of this study is under way"
     with (
+        keep_signal_handlers(),
         told.open(folder.path / "logs" / "study.log"),
         alone(folder.path / "logs" / ".lock", other, OTHER_SECONDS, told.say),
         ExitStack() as session,

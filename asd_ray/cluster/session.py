@@ -29,6 +29,8 @@ LOCAL_ENVIRONMENT = {
     **ONE_ARENA,
     "RAY_USAGE_STATS_ENABLED": "0",
 }  # nothing is sent anywhere unless the user asks for it
+# Ray Data sets its logger's level when it is imported; Ray's C++ core prints its errors, which are logged as well.
+QUIET_ENVIRONMENT = {"RAY_DATA_LOG_LEVEL": "CRITICAL", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 TUNE_ANALYSIS = "ray.tune.analysis.experiment_analysis"  # warns that the files of Tune's loggers are missing
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # those that Ray or Tune handles
 
@@ -57,10 +59,13 @@ def ray_session(
             "this process is connected to a Ray already; call ray.shutdown() first, and give its address to run on it."
         )
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_environment(ENVIRONMENT if address else {**ENVIRONMENT, **LOCAL_ENVIRONMENT}))
-        restore_signals = stack.enter_context(_signal_handlers())
+        stack.enter_context(_environment(ENVIRONMENT))
+        stack.enter_context(_environment({} if address else LOCAL_ENVIRONMENT))
+        stack.enter_context(_environment({} if show_ray_output else QUIET_ENVIRONMENT))
+        restore_signals = stack.enter_context(keep_signal_handlers())
         level = logging.INFO if show_ray_output else logging.CRITICAL
-        stack.enter_context(_logger_levels({"ray": level, TUNE_ANALYSIS: max(level, logging.ERROR)}))
+        loggers = {"ray": level, "ray.data": level, TUNE_ANALYSIS: max(level, logging.ERROR)}
+        stack.enter_context(_logger_levels(loggers))
         stack.callback(ray.shutdown)
         line = _connect(address, name, resources, level)
         restore_signals()  # ray.init replaces the handler of SIGTERM
@@ -113,7 +118,7 @@ def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signal_handlers() -> Iterator[Callable[[], None]]:
+def keep_signal_handlers() -> Iterator[Callable[[], None]]:
     """Restore this process's signal handlers when the block ends. Yields a function that does so at once."""
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
 

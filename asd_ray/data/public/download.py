@@ -120,7 +120,7 @@ def progress_line(progress: Progress) -> str:
 
 def download(
     name: str,
-    root: Path,
+    root: str | Path,
     machines: Sequence[str] | None = None,
     parts: Sequence[str] = PARTS,
     base_url: str | None = None,
@@ -148,6 +148,9 @@ def download(
         ConfigError: an unknown name, machine or part; an invalid base URL.
         AsdRayError: a missing file, a failing server, a file corrupted twice, a refused archive, too little disk
             space, another download to the same root.
+
+    Example:
+        >>> download("dcase2020", "dcase2020", machines=["fan"], parts=["dev"])
     """
     registry = registry or find_registry(name)
     base_url = base_url or os.environ.get(BASE_URL_VARIABLE) or None
