@@ -15,6 +15,19 @@ from asd_ray.cli.options import parse_overrides
 from asd_ray.config.study_file import load_study
 
 REPO = Path(__file__).resolve().parents[1]
+ASD_RAY = typer.main.get_command(app)
+
+
+def find(command: Any, arguments: list[str]) -> tuple[Any, list[str]]:
+    """The subcommand that a command line names, and the arguments that follow it.
+
+    Raises:
+        AssertionError: no such subcommand.
+    """
+    while hasattr(command, "commands"):
+        assert arguments[0] in command.commands, f"no command {arguments[0]!r} of {command.name}"
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    return command, arguments
 
 
 def parse(command: Any, arguments: list[str]) -> dict[str, Any]:
@@ -24,9 +37,7 @@ def parse(command: Any, arguments: list[str]) -> dict[str, Any]:
         AssertionError: no such subcommand.
         UsageError: an option or argument that the command does not take (of click, or of the click in typer).
     """
-    while hasattr(command, "commands"):
-        assert arguments[0] in command.commands, f"no command {arguments[0]!r} of {command.name}"
-        command, arguments = command.commands[arguments[0]], arguments[1:]
+    command, arguments = find(command, arguments)
     return command.make_context(command.name, [word for word in arguments if word != "--help"]).params
 
 
@@ -39,6 +50,12 @@ def our_commands(page: str) -> Iterator[list[str]]:
                 yield words[words.index("asd-ray") + 1 :]
 
 
+def named_commands(page: str) -> Iterator[list[str]]:
+    """Arguments of every ``asd-ray`` in inline code of a page; placeholders stand for some."""
+    for code in re.findall(r"`asd-ray ([^`\n]+)`", page):
+        yield code.split()
+
+
 def check_command(arguments: list[str], root: Path = REPO) -> dict[str, Any]:
     """Check an ``asd-ray`` command line: known options, an existing study file, valid ``--set`` keys.
 
@@ -49,7 +66,7 @@ def check_command(arguments: list[str], root: Path = REPO) -> dict[str, Any]:
     Returns:
         The parsed parameters.
     """
-    params = parse(typer.main.get_command(app), arguments)
+    params = parse(ASD_RAY, arguments)
     if (file := params.get("file")) is not None:
         files = sorted(root.glob(re.sub(r"\$\w+", "*", str(file))))
         assert files, f"no study file {file}"

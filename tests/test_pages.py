@@ -10,7 +10,7 @@ import pytest
 
 from asd_ray.config import EvaluationConfig, ResourceConfig, SearchConfig
 from asd_ray.config.section import Section
-from tests.command_lines import REPO, check_command, our_commands
+from tests.command_lines import ASD_RAY, REPO, check_command, find, named_commands, our_commands
 
 PAGES = [REPO / "README.md"]
 PAGES += [
@@ -44,8 +44,11 @@ def test_relative_links_lead_to_files_and_headings(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_exist(page: Path) -> None:
-    for arguments in our_commands(page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    for arguments in our_commands(text):
         check_command(arguments)
+    for arguments in named_commands(text):
+        find(ASD_RAY, arguments)
 
 
 def test_a_command_that_does_not_exist_is_noticed() -> None:
