@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
-from asd_ray.data.public.unpack import explain_full_disk
+from asd_ray.data.public.unpack import explain_storage_errors
 from asd_ray.errors import AsdRayError
 from asd_ray.files import write_text
 
@@ -105,7 +105,7 @@ def fetch(
     """
     part = target.with_name(f"{target.name}.part")
     journal = part.with_name(f"{part.name}.json")
-    with explain_full_disk(part):
+    with explain_storage_errors(part):
         part.parent.mkdir(parents=True, exist_ok=True)
         spans, finished = _plan(source, part, journal)
         done = sum(min(CHUNK, (source.size or 0) - start) for start in finished)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from asd_ray.errors import AsdRayError
+from asd_ray.files import storage_error
 
 MAX_MEMBERS = 100_000
 MAX_RATIO = 100
@@ -32,16 +33,12 @@ class CorruptedFile(AsdRayError):
 
 
 @contextmanager
-def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn the system's error about a full disk (or quota) into one that says what to do."""
+def explain_storage_errors(path: Path) -> Iterator[None]:
+    """Turn the system's error about a full or failing disk into a ``StorageError``."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise AsdRayError(
-            f"{path}: the disk is full; free some space and run the same command again, what is there is kept."
-        ) from None
+        raise storage_error(path, error) or error from None
 
 
 def require_space(folder: Path, needed: float, purpose: str) -> None:
@@ -182,7 +179,7 @@ def _check_parents(archive: Path, target: Path, names: dict[str, zipfile.ZipInfo
 
 def _write(archive: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
     beside = path.with_name(f".{path.name}.part")
-    with explain_full_disk(path):
+    with explain_storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.unlink(missing_ok=True)
         try:
