@@ -53,7 +53,8 @@ class Network(nn.Module):
         super().__init__()
         check_name(name, key)
         self.name, self.precision, self.compiled, self.key = name, precision, compile, key
-        self.network = _created(name, channels, n_mels, frames).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network: Any = _created(name, channels, n_mels, frames)
+        self.network = network.to(memory_format=torch.channels_last)
         self.num_features = self._probe(channels, n_mels, frames)
         if compile:
             self.network.compile()  # in place: the keys of its state stay the same
