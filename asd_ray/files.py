@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Write files atomically, lock folders, and tell a full or failing disk from other errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAILING = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENOTCONN, e
 
 
 def write_atomically(path: Path, write: Callable[[str], object]) -> None:
-    """Calls ``write`` with a path beside ``path`` and renames the result into place.
+    """Call ``write`` with a path beside ``path`` and rename the result into place.
 
     Raises:
         StorageError: the disk is full or fails.
@@ -41,9 +41,9 @@ def write_atomically(path: Path, write: Callable[[str], object]) -> None:
 
 
 def write_folder_atomically(folder: Path, write: Callable[[Path], object]) -> None:
-    """Calls ``write`` with an empty folder beside ``folder`` and renames it into place, over what was there.
+    """Call ``write`` with an empty folder beside ``folder`` and rename it into place, over the old folder.
 
-    Between the two renames that this takes there is no folder for a moment, but never half of one.
+    For a moment between two renames there is no folder, but there is never half a folder.
 
     Raises:
         StorageError: the disk is full or fails.
@@ -65,15 +65,16 @@ def write_folder_atomically(folder: Path, write: Callable[[Path], object]) -> No
 
 @contextmanager
 def alone(file: Path, what: str, patience: float = 0.0, say: Callable[[str], object] = log.warning) -> Iterator[None]:
-    """Holds a lock for as long as the block: two processes that write the same files would mix them up.
+    """Hold a lock until the block ends, so that two processes do not write the same files.
 
-    The system gives it back when its process ends, however that ends. Where a file system knows no locks, nothing is
-    held.
+    The system releases the lock when the process ends, however it ends. On a file system without locks, nothing is
+    locked.
 
     Args:
-        file: written beside what is locked; it says who holds it.
-        what: the other process does, for the message.
-        patience: seconds to wait for it, which ``say`` tells once.
+        file: the lock; its content says who holds it.
+        what: what the other process does, for messages.
+        patience: seconds to wait for the other process.
+        say: called once with a message if there is a wait.
 
     Raises:
         AsdRayError: another process holds it.
@@ -97,19 +98,18 @@ def alone(file: Path, what: str, patience: float = 0.0, say: Callable[[str], obj
                 time.sleep(0.2)
             except OSError:
                 break
-        with suppress(OSError):  # on a disk that is full nobody is told who holds it
+        with suppress(OSError):  # a full disk has no room for the name of the holder
             os.ftruncate(held.fileno(), 0)
             os.write(held.fileno(), f"process {os.getpid()} on {platform.node()}".encode())
         yield
 
 
 def storage_error(path: Path, error: BaseException) -> StorageError | None:
-    """What to tell a user of an error that storage has caused; None for any other.
+    """Explain an error that storage has caused; None for any other error.
 
     Args:
-        path: that was to be written.
-        error: of Python, or of pyarrow, safetensors or SQLite, which have the error's number in their text or not at
-            all.
+        path: the file or folder that was being written.
+        error: from Python, pyarrow, safetensors or SQLite. Libraries have the error's number in their text, or nowhere.
     """
     if isinstance(error, StorageError):
         return error
@@ -126,11 +126,11 @@ def storage_error(path: Path, error: BaseException) -> StorageError | None:
 
 
 def shown(path: Path) -> str:
-    """A path as a person would type it: relative to the working folder if it lies in there."""
+    """A path as a person would type it: relative to the working folder if it lies in it."""
     path, here = path.resolve(), Path.cwd()
     return os.fspath(path.relative_to(here)) if path.is_relative_to(here) else os.fspath(path)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically, in UTF-8."""
+    """Write a text file atomically, in UTF-8."""
     write_atomically(path, lambda beside: Path(beside).write_text(text, encoding="utf-8"))

@@ -1,1 +1,1 @@
-"""The command line: one module per group of commands; they parse, call one function, and print."""
+"""The command line: one module per group of commands. Each command parses, calls one function, and prints."""

@@ -1,8 +1,8 @@
-"""The study folder: what is in it, whose it is, and the trials that it remembers.
+"""Read and write a study folder: the study file, the records of its trials, its environment.
 
-A trial has a folder of its own, ``trials/00003/``. ``values.json`` is written when it starts, ``trial.json`` when it
-ends, whatever the way. So a study that was killed knows which trials ended (they never run again) and which were
-under way (they run again with the same values and number, and resume from their checkpoints).
+A trial has a folder of its own, ``trials/00003/``. ``values.json`` is written when the trial starts, ``trial.json``
+when it ends, however it ends. So a study that was killed knows which trials have ended: they never run again. Trials
+that were under way run again with the same number and values, and resume from their checkpoints.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from asd_ray.errors import ConfigError
 from asd_ray.files import write_text
 from asd_ray.parquet import read_table, write_table
 
-# Keys that may change between two runs of the same study: they decide how much and where, not what is measured.
+# Keys that may change between two runs of a study: they decide how much runs and where, not what is measured.
 FREE_KEYS = ("search.num_trials", "search.seeds", "search.repeat_best", "resources")
 PACKAGES = ("asd-ray", "ray", "optuna", "torch", "torchaudio", "timm", "numpy", "scikit-learn", "pandas", "pyarrow")
 REVISION_VARIABLE = "ASD_RAY_GIT_REVISION"
@@ -36,23 +36,23 @@ REVISION_VARIABLE = "ASD_RAY_GIT_REVISION"
 
 @dataclass
 class TrialRecord:
-    """How a trial ended: one row of ``trials.parquet``.
+    """The record of a trial that ended: one row of ``trials.parquet``.
 
     Attributes:
         trial: its number, from 0.
         values: searched key -> value.
         seed: of the run.
         status: ``complete``, ``pruned`` or ``failed``.
-        objective: the one that ranks, on the select split; None unless complete.
-        objectives: all of ``evaluation.objective``: kind -> value; empty unless complete.
-        epochs: of its training, those of stages that it took over from other trials among them.
-        recalled_epochs: of these stages.
-        duration_s: from the start of the run that ended it to its end; what ran before an interruption is not in it.
-        samples_per_s: mean over training epochs, augmented or not, all workers together.
+        objective: value that ranks trials, on the select split; None unless complete.
+        objectives: kind -> value, of all kinds in ``evaluation.objective``; empty unless complete.
+        epochs: number of trained epochs, including those of stages that other trials trained.
+        recalled_epochs: number of epochs in stages that other trials trained.
+        duration_s: seconds of the run in which it ended; runs before an interruption do not count.
+        samples_per_s: clips per second of all workers together, the mean over training epochs.
         repeat: 0, or the number of a repeat with another seed.
-        score: kind of anomaly score that its results are of.
-        reason: why it failed, else empty.
-        results: rows of ``results.parquet``.
+        score: kind of anomaly score of its results.
+        reason: why it failed or was pruned, else empty.
+        results: its rows of ``results.parquet``.
     """
 
     trial: int
@@ -72,13 +72,16 @@ class TrialRecord:
 
 
 class StudyFolder:
-    """A study's folder on disk. Creating it refuses a folder that holds anything else."""
+    """A study's folder on disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
 
     def open(self, study: StudyConfig) -> bool:
-        """Makes the folder this study's. Returns whether there was an earlier run of it.
+        """Make the folder this study's, and write ``study.yaml``.
+
+        Returns:
+            Whether the folder held the study already.
 
         Raises:
             ConfigError: the folder holds another study, or other files.
@@ -87,7 +90,7 @@ class StudyFolder:
         if stored.exists():
             document = yaml.safe_load(stored.read_text(encoding="utf-8"))
             difference = _first_difference(document, study.model_dump(mode="json"))
-            # Before its first trial a study has nothing to lose: its file may still be put right.
+            # Before its first trial a study has nothing to lose, so its file may change.
             if difference and self.started():
                 key, there, here = difference
                 raise ConfigError(
@@ -105,10 +108,10 @@ class StudyFolder:
         return resumed
 
     def study(self) -> StudyConfig:
-        """The study that the folder holds.
+        """Read the study from ``study.yaml``.
 
         Raises:
-            ConfigError: it holds none.
+            ConfigError: the folder holds no study.
         """
         stored = self.path / "study.yaml"
         if not stored.exists():
@@ -116,7 +119,7 @@ class StudyFolder:
         return load_study(stored)
 
     def status(self) -> dict[str, Any]:
-        """How far the study is."""
+        """Count the trials by status, and name the best so far."""
         study, finished = self.study(), self.finished()
         complete = [record for record in finished.values() if record.status == "complete"]
         best = max(complete, key=lambda record: record.objective or 0.0, default=None)
@@ -133,57 +136,59 @@ class StudyFolder:
         }
 
     def trial(self, number: int, repeat: int = 0) -> Path:
+        """The folder of a trial, or of its repeat with another seed."""
         folder = self.path / "trials" / f"{number:05d}"
         return folder / f"repeat-{repeat:02d}" if repeat else folder
 
     def start_trial(self, number: int, values: Mapping[str, Scalar]) -> None:
+        """Write the values of a trial that starts."""
         write_text(self.trial(number) / "values.json", json.dumps(dict(values)))
 
     def finish_trial(self, record: TrialRecord) -> None:
-        """Writes how a trial ended, and deletes what only an unfinished one needs."""
+        """Write the record of a trial that ended, and delete what only an unfinished trial needs."""
         folder = self.trial(record.trial, record.repeat)
         write_text(folder / "trial.json", json.dumps(asdict(record)))
         for left in ("checkpoints", "train"):
             shutil.rmtree(folder / left, ignore_errors=True)
 
     def discard_detector(self, record: TrialRecord) -> None:
-        """Deletes the networks that a trial has saved."""
+        """Delete the networks that a trial has saved."""
         for name in ("detector", "encoder"):
             shutil.rmtree(self.trial(record.trial, record.repeat) / name, ignore_errors=True)
 
     def started(self) -> dict[int, dict[str, Scalar]]:
-        """Number -> values of every trial that ever started."""
+        """Read the values of all trials that ever started, by number."""
         return {
             int(path.parent.name): json.loads(path.read_text(encoding="utf-8"))
             for path in sorted(self.path.glob("trials/*/values.json"))
         }
 
     def record(self, number: int, repeat: int = 0) -> TrialRecord | None:
-        """How a trial ended, or None while it has not."""
+        """Read the record of a trial; None while it has not ended."""
         path = self.trial(number, repeat) / "trial.json"
         return TrialRecord(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
     def finished(self) -> dict[int, TrialRecord]:
-        """Number -> record of every trial that ended."""
+        """Read the records of all trials that ended, by number."""
         numbers = sorted(int(path.parent.name) for path in self.path.glob("trials/*/trial.json"))
         return {number: record for number in numbers if (record := self.record(number)) is not None}
 
     def repeats(self) -> list[TrialRecord]:
-        """Records of all repeats with other seeds that ended, by trial and repeat."""
+        """Read the records of all repeats with other seeds that ended, in the order of trial and repeat."""
         paths = sorted(self.path.glob("trials/*/repeat-*/trial.json"))
         return [TrialRecord(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]
 
     def write_history(self, number: int, repeat: int, history: Sequence[Mapping[str, Any]]) -> None:
-        """Keeps the metrics of a trial's epochs."""
+        """Write the metrics of a trial's epochs."""
         write_table(self.trial(number, repeat) / "history.parquet", pd.DataFrame([*history]))
 
     def history(self, number: int, repeat: int = 0) -> list[dict[str, Any]]:
-        """The metrics of a trial's epochs, without those that an epoch does not have; none if it trained none."""
+        """Read the metrics of a trial's epochs; an epoch has only its own. An empty list if no epoch was trained."""
         frame = read_table(self.trial(number, repeat) / "history.parquet", missing_ok=True)
         return [{str(k): v for k, v in row.items() if pd.notna(v)} for row in frame.to_dict("records")]
 
     def write_environment(self, features_hash: str, resources: Mapping[str, float], synthetic: bool) -> None:
-        """``env.json``: versions, hardware, git revision, hash of the features, and whether the data are synthetic."""
+        """Write ``env.json``: versions, hardware, git revision, hash of the features, synthetic data or not."""
         document = {
             "python": sys.version.split()[0],
             "platform": platform.platform(),
@@ -198,7 +203,7 @@ class StudyFolder:
 
 
 def _first_difference(there: Any, here: Any) -> tuple[str, Any, Any] | None:
-    """The first key whose value differs between two resolved studies, but for the free keys."""
+    """Find the first key whose value differs between two resolved studies, the free keys left out."""
     old, new = _flat(there), _flat(here)
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key) and not any(key == free or key.startswith(free + ".") for free in FREE_KEYS):
@@ -223,8 +228,10 @@ def _version(name: str) -> str | None:
 
 
 def git_revision() -> str | None:
-    """Revision of the code that runs, with ``+changes`` if the work tree differs; None outside a checkout. Code that a
-    job carried away from its checkout has it in :data:`REVISION_VARIABLE`."""
+    """Git revision of the running code, with ``+changes`` if the work tree differs; None outside a checkout.
+
+    A job's code is outside a checkout and has the revision in :data:`REVISION_VARIABLE`.
+    """
     if carried := os.environ.get(REVISION_VARIABLE):
         return carried
     here = Path(__file__).resolve().parent
@@ -242,6 +249,7 @@ def git_revision() -> str | None:
 
 
 def processor() -> str:
+    """Name of this machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
