@@ -152,17 +152,19 @@ def _headers(clips: Sequence[Clip]) -> Iterable[Problem]:
     for machine, members in by_machine.items():
         length = median(clip.seconds for clip in members)
         if abs(length - usual) > 0.01 * usual:
-            what, expected = f"clips of {length:.4g} s", f"{usual:.4g} s as in the set, or features.seconds to decide"
+            what, expected = f"clips of {length:.4g} s", f"{usual:.4g} s as in the set, or a length in features.seconds"
             yield Problem("note", "length", machine, what, expected)
         for clip in members:
             if abs(clip.seconds - length) > ODD_LENGTH * length * (1 + 1e-9):
-                expected = f"about {length:.4g} s as the machine's others; it is cut or repeated to features.seconds"
+                expected = (
+                    f"about {length:.4g} s like the machine's other clips; it is cut or repeated to features.seconds"
+                )
                 yield Problem("warning", "length", clip.path, f"{clip.seconds:.4g} s", expected)
             if clip.sample_rate != rate:
-                expected = f"{rate:,} Hz as the others; it is resampled to features.sample_rate"
+                expected = f"{rate:,} Hz like the others; it is resampled to features.sample_rate"
                 yield Problem("warning", "rate", clip.path, f"{clip.sample_rate:,} Hz", expected)
             if clip.channels != channels:
-                expected = f"{channels} as the others; data.channel chooses among several"
+                expected = f"{channels} like the others; data.channel chooses among several"
                 yield Problem("warning", "channels", clip.path, f"{clip.channels} channels", expected)
 
 
@@ -177,13 +179,15 @@ def _coverage(clips: Sequence[Clip]) -> Iterable[Problem]:
             yield Problem("error", "no training clips", path, "no training clips", "some for every ID with test clips")
         if count["unknown"]:
             what = f"{count['unknown']:,} test clips of unknown label"
-            yield Problem("warning", "labels", path, what, "labels in test_labels.csv; without, they are not evaluated")
+            yield Problem(
+                "warning", "labels", path, what, "labels in test_labels.csv; without them, the clips are not evaluated"
+            )
         for label, word in (("normal", "normal"), ("anomaly", "anomalous")):
             if not count[label] and count["normal"] + count["anomaly"]:
-                expected = "both labels among an ID's test clips; without, it has no AUC"
+                expected = "normal and anomalous test clips of every ID; otherwise it has no AUC"
                 yield Problem("warning", f"no {label} test clips", path, f"no {word} test clips", expected)
         if not count["normal"] + count["anomaly"] + count["unknown"]:
-            yield Problem("note", "no test clips", path, "no test clips", "some; without, the ID only helps to train")
+            yield Problem("note", "no test clips", path, "no test clips", "some; otherwise the ID is only trained on")
     if not any(count["normal"] and count["anomaly"] for count in counts.values()):
         what = "no ID with normal and anomalous test clips"
         yield Problem("error", "nothing to evaluate", ".", what, "at least one; a study maximises its AUC")
@@ -198,7 +202,7 @@ def _attributes(clips: Sequence[Clip]) -> Iterable[Problem]:
     for (machine, machine_id), count in sorted(counts.items()):
         if len(count) > 1:
             what = f"{count.total()} training clips of {len(count)} different attributes"
-            expected = "data.classes: attributes if a classifier is to tell them apart"
+            expected = "data.classes: attributes to make them classes"
             yield Problem("note", "attributes", f"{machine} {machine_id}", what, expected)
 
 
