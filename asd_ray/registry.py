@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from asd_ray.errors import ConfigError
@@ -197,14 +199,23 @@ def import_plugins() -> None:
 
 
 class Plugins:
-    """What is registered in this process and is not the package's own, to be sent to another process.
+    """The parts of other code that this process has registered. Unpickled in another process, it registers them there.
 
-    Unpickled, it registers all of it there. Classes and functions of a script or notebook travel whole; those of a
-    module travel by name, so the module must be importable there, too.
+    Classes and functions of a script or notebook travel as a whole, and in a study those of :attr:`modules`, too. All
+    others travel by name: their modules must be installed there.
     """
 
     def __init__(self) -> None:
         self.parts = {registry.kind: registry.foreign() for registry in (METHODS, ENCODERS, SCORES, LAYOUTS)}
+
+    @property
+    def modules(self) -> list[ModuleType]:
+        """Modules of these parts that no installed package holds."""
+        names = {part.target.__module__ for parts in self.parts.values() for part in parts.values()}
+        found = [sys.modules[name] for name in sorted(names) if name in sys.modules]
+        return [
+            module for module in found if "site-packages" not in Path(getattr(module, "__file__", None) or "").parts
+        ]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (self.parts,)

@@ -14,6 +14,7 @@ from asd_ray.cluster.watch import watched
 from asd_ray.config import StudyConfig
 from asd_ray.files import alone, shown
 from asd_ray.methods import registry
+from asd_ray.registry import Plugins
 from asd_ray.report.write import write_results
 from asd_ray.study.folder import StudyFolder
 from asd_ray.study.inputs import data_root, find_clips, is_synthesised, prepare, synthesise
@@ -124,6 +125,8 @@ def _run_missing(
     if synthetic:
         synthesise(study, root, told)
         clips = find_clips(study, root, told)
+    for module in Plugins().modules:
+        ray.cloudpickle.register_pickle_by_value(module)
     inputs = prepare(study, folder, clips, root, told)
 
     told.phase("trials")
