@@ -1,5 +1,4 @@
-"""What a process does about memory: the C library's allocator keeps what training frees, and Python looks for rings of
-dead objects less often."""
+"""Memory settings of a process: glibc keeps freed blocks, and garbage collection runs less often."""
 
 from __future__ import annotations
 
@@ -10,22 +9,21 @@ import gc
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
-"""What the environment of a process must hold when it starts so that :func:`keep_freed_memory` reaches its threads, in
-which Ray runs trials and Train's workers: by default glibc gives a thread memory of its own, and returns pieces of
-64 MiB of that to the system whenever all of one is free. A step of a network in a thread took half as long again."""
+"""Environment variables that a process needs at its start so that :func:`keep_freed_memory` also works in threads. Ray
+runs trials and Train's workers in threads. By default glibc gives a thread memory of its own, and returns each piece of
+64 MiB to the system when all of it is free, which made a training step in a thread 1.5 times as long."""
 
 
 def keep_freed_memory() -> bool:
-    """Makes this process keep the memory that it frees, for what it allocates next.
+    """Keep the memory that this process frees, and reuse it for later allocations.
 
     By default glibc asks the system for every large block and gives it back when it is freed. A training step on a CPU
-    allocates and frees gigabytes of activations, always the same ones, and the system must clear them page by page each
-    time: in fp32 that was almost half of a three-input os_scl step. The price is memory: what a process needed at its
-    peak stays with it until it ends, and that peak, measured over such steps, is a tenth to a quarter higher. Calling
-    it again changes nothing. For threads see :data:`ONE_ARENA`.
+    allocates and frees gigabytes of activations, and each time the system must clear them page by page: in fp32 that
+    was almost half of a three-input os_scl step. The price is memory: a process keeps its peak until it ends, and
+    over such steps the peak was 10 to 25 % higher. A second call changes nothing. For threads see :data:`ONE_ARENA`.
 
     Returns:
-        Whether the C library has taken it: False where it is not glibc, and nothing is changed.
+        True if the C library accepted the setting; False if it is not glibc, and nothing changed.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -35,7 +33,7 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_memory() -> None:
-    """Gives back what :func:`keep_freed_memory` and torch have kept: between two trials in the same process."""
+    """Return the memory that :func:`keep_freed_memory` and torch have kept. For use between two trials of a process."""
     import torch  # the command line imports this module
 
     gc.collect()
@@ -46,10 +44,10 @@ def give_back_memory() -> None:
 
 
 def collect_rarely() -> None:
-    """Makes Python's collector look less often.
+    """Run Python's garbage collector less often.
 
-    Hundreds of thousands of objects come with torch, Ray and timm, and none of them ever goes: to look through them
-    again and again while they are imported, and once more when the process ends, costs one second of five.
+    Importing torch, Ray and timm creates hundreds of thousands of objects that are never freed. Collecting among them
+    during the import, and again at the end of the process, costs one second of five.
     """
     gc.set_threshold(50_000, 20, 100)
     atexit.register(gc.freeze)

@@ -1,4 +1,4 @@
-"""The same training through Ray Train with one worker and in a plain process: same seed, same batches, same result."""
+"""Benchmark: training through Ray Train with one worker against a plain process, with equal seeds and results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CORES = os.cpu_count() or 1
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained: pre-training of ``encoder`` on the store's clips; the first epoch is not counted."""
+    """Pre-training of ``encoder`` on the store's clips. The first epoch is not counted."""
 
     encoder: str
     epochs: int
@@ -47,7 +47,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Trained:
-    """Samples/s of the epochs from end to end, their losses, and the training process's largest resident memory."""
+    """Samples/s of whole epochs, their losses, and the peak resident memory of the training process."""
 
     rate: Measured
     losses: tuple[float, ...]
@@ -55,7 +55,7 @@ class Trained:
 
 
 def run(quick: bool) -> Benchmark:
-    """Measures plain, through Ray Train, and plain again; with one thread, as trials have by default, and with all."""
+    """Measure plain, through Ray Train, and plain again; with one thread (a trial's default) and with all threads."""
     count, epochs, batch = (128, 2, 32) if quick else (1_000, 3, 64)
     encoder = "resnet10t" if quick else "resnet18"
     result = Benchmark("ray")
@@ -112,7 +112,7 @@ def _build(clips: list[Clip], root: Path, store: Path) -> Manifest:
 
 
 def plain(job: Job, folder: Path) -> Trained:
-    """Trains in this process, on the store's clips as one tensor."""
+    """Train in this process, on the store's clips as one tensor."""
     tables = list(read_tables(job.store, job.manifest, "train"))
     log_mel = torch.cat([torch.from_numpy(table.log_mel) for table in tables])
     batches = CachedBatches([clip for table in tables for clip in table.clips], {"log_mel": log_mel}, job.classes)
@@ -120,7 +120,7 @@ def plain(job: Job, folder: Path) -> Trained:
 
 
 def through_ray(job: Job, folder: Path) -> Trained:
-    """Trains in a Ray Train worker, as a trial with several workers does, on clips in Ray's object store."""
+    """Train in a Ray Train worker, as a trial with several workers, on clips in Ray's object store."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 

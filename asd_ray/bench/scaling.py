@@ -1,4 +1,4 @@
-"""Two training workers of one thread each against one: the loop with gloo's process group, without Ray.
+"""Benchmark: two training workers of one thread each against one, with gloo and without Ray.
 
 Legend: B global batch.
 """
@@ -27,7 +27,7 @@ ONE, TWO, APART = "one worker", "two workers", "two that do not talk to each oth
 
 
 class Case(NamedTuple):
-    """What is trained, the steps of a turn, the turns, and the memory that all workers take together in bf16."""
+    """Network, batch size, steps per round, number of rounds, and memory of all workers together in bf16."""
 
     network: str
     batch: int
@@ -36,7 +36,7 @@ class Case(NamedTuple):
     gib: int
 
 
-# 64 is the batch of studies/sia_moco_laptop.yaml, 256 that of studies/sia_moco.yaml, 128 what a computer can hold.
+# Batch sizes: 64 of studies/sia_moco_laptop.yaml, 256 of studies/sia_moco.yaml, 128 fits most computers.
 CASES = (
     Case("resnet18", 64, 2, 10, 8),
     Case("resnet18", 256, 1, 8, 15),
@@ -46,10 +46,10 @@ CASES = (
 
 
 def run(quick: bool) -> Benchmark:
-    """Measures pre-training on the CPU, in turns of seconds, because a machine's speed drifts.
+    """Measure pre-training on the CPU in alternating rounds of seconds, because a machine's speed drifts.
 
-    The batch of a step is the same however many workers share it. All workers are there all the time, each with its
-    memory; in a turn those of one kind train, and the others wait.
+    A step's batch has the same size for one and for two workers. All workers exist all the time, each with its memory;
+    in a round the workers of one kind train, and the others wait.
     """
     precision: Precision = "fp32" if resolve_precision("auto", torch.device("cpu")) is None else "bf16"
     result = Benchmark("scaling")
@@ -75,7 +75,7 @@ def run(quick: bool) -> Benchmark:
 
 
 def measured(case: Case, precision: Precision) -> dict[str, Measured]:
-    """Samples/s of one worker, of two, and of two that do not talk to each other, in sum."""
+    """Samples/s of one worker, of two workers, and of two that do not communicate (their sum)."""
     with tempfile.TemporaryDirectory(prefix="asd_ray-bench-") as folder:
         meeting = (Path(folder) / "meeting").as_uri()
         # Fewer processes than workers: the one worker, and one of the two apart, share theirs and its memory.
@@ -90,7 +90,7 @@ def measured(case: Case, precision: Precision) -> dict[str, Measured]:
 def _workers(
     kinds: tuple[str, ...], rank: int, meeting: str, case: Case, precision: Precision
 ) -> dict[str, list[float]]:
-    """Samples/s in each round, of the workers of these kinds, which share a process."""
+    """Samples/s in each round of the workers of these kinds, which share a process."""
     keep_freed_memory()  # as a trial does
     if TWO in kinds:
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)

@@ -1,7 +1,7 @@
-"""A study of a thousand trials in which only the training is a stub: does the driver keep up, and the report?
+"""Benchmark: driver and report of a study of 1,000 trials in which only the training is simulated.
 
-Search, storage, scheduler, callbacks, gauges, records, score files, tables and report are the real ones; a trial
-reports its epochs at once (:mod:`asd_ray.bench.stub_study`).
+Search, storage, scheduler, callbacks, gauges, records, score files, tables and report are the real ones. A simulated
+trial reports its epochs at once (:mod:`asd_ray.bench.stub_study`).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from asd_ray.study.progress import StudyProgress
 
 @dataclass
 class Observed:
-    """The driver of a study, seen at the end of each of its trials.
+    """Time and memory of a study's driver at the end of each trial.
 
     Attributes:
-        wall, cpu: seconds since the first trial's start, of the clock and of the driver's processor time.
-        memory: ended trials -> MiB of memory that the driver alone has (USS).
+        wall, cpu: seconds since the first trial's start: elapsed time, and processor time of the driver.
+        memory: number of ended trials -> memory of the driver alone (USS) in MiB.
     """
 
     wall: list[float] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Observed:
     memory: dict[int, float] = field(default_factory=dict)
 
     def per_trial(self, first: int, last: int, what: str = "wall") -> float:
-        """Mean seconds per trial of the trials ``first`` to ``last``, counted from 1 in the order of their ends."""
+        """Mean seconds per trial from trial ``first`` to ``last``, counted from 1 in the order in which they ended."""
         values = [0.0, *getattr(self, what)]
         return (values[last] - values[first - 1]) / (last - first + 1)
 
@@ -68,10 +68,7 @@ class Watched(StudyProgress):
 
 
 def simulate(path: Path, trials: int) -> Observed:
-    """Runs a study of ``trials`` stubs on a local Ray; call it in a process of its own, which is the study's driver.
-
-    Trials share their processes, whose starts would take longer than all else that is measured here.
-    """
+    """Run a study of simulated trials on a local Ray. The calling process is the study's driver."""
     from asd_ray.cluster.session import concurrency
     from asd_ray.study import trials as study_trials
 
@@ -88,7 +85,7 @@ def simulate(path: Path, trials: int) -> Observed:
 
 
 def comparisons(quick: bool) -> list[Comparison]:
-    """What a benchmark says of it: 1,000 trials through the search, and reports of 500 and of these 1,000."""
+    """Measure a search of 1,000 trials, and reports of 500 and of these 1,000 trials."""
     trials, written, repeats = (50, 25, 1) if quick else (1000, 500, 3)
     early = min(100, trials // 2)
     if find_spec("psutil") is None:

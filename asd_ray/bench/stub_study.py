@@ -1,7 +1,7 @@
-"""Study folders whose trials only pretend to have trained: what a trial leaves, without what it takes.
+"""Make study folders with simulated trials, which leave a trial's files without training.
 
-A trial has the scores of one of a few detectors that are made beforehand, the better the nearer its values are to a
-point that a search does not know.
+A trial gets the scores of one of a few prepared detectors. The nearer its values are to a point unknown to the search,
+the better the detector.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MACHINES, IDS, CLIPS = ("ToyCar", "ToyConveyor", "fan", "pump", "slider", "valve
 KINDS = ("classification", "knn", "local_density", "mahalanobis", "gmm", "ensemble")
 DETECTORS = 20
 FAIL_EVERY = 40
-"""One trial in so many fails, as one whose loss is not a number does."""
+"""Every 40th trial fails, as a trial whose loss is not a number."""
 BEST = {
     "method.pretrain.alpha": 0.35,
     "method.pretrain.momentum": 0.98,
@@ -53,9 +53,9 @@ STUDY = {
 
 @dataclass(frozen=True)
 class Detectors:
-    """Scored clips of detectors of rising strength, and what they come to.
+    """Scored clips of detectors of rising strength, with their results and objectives.
 
-    12 machines x IDs with 100 normal and 100 anomalous clips each, half of them to select.
+    12 IDs (6 machines x 2) with 100 normal and 100 anomalous clips each; half of the clips are in the select split.
     """
 
     scored: tuple[pd.DataFrame, ...]
@@ -89,14 +89,14 @@ class Detectors:
         return cls(tuple(scored), tuple(results), tuple(objectives))
 
     def of(self, number: int, values: Mapping[str, Any]) -> int:
-        """Which of the detectors a trial with these values is, with some luck."""
+        """Index of the detector of a trial with these values, with some noise."""
         distance = [abs(math.log(float(values[key]) / best)) for key, best in BEST.items()]
         luck = stable_hash("luck", number) % 1000 / 1000
         return round((DETECTORS - 1) * min(1.0, max(0.0, 0.9 - 0.35 * sum(distance) / len(distance) + 0.1 * luck)))
 
 
 def epochs(study: StudyConfig, number: int, strength: float) -> list[dict[str, Any]]:
-    """What a trial's epochs report. ``strength`` is from 0 to 1."""
+    """Metrics that a trial's epochs report. ``strength`` is from 0 to 1."""
     rng = np.random.default_rng(number)
     pretrain, finetune = study.method.pretrain.epochs, study.method.finetune.epochs  # type: ignore[attr-defined]
     rows = []
@@ -118,7 +118,7 @@ def epochs(study: StudyConfig, number: int, strength: float) -> list[dict[str, A
 
 @dataclass(frozen=True)
 class Stub:
-    """What a trial needs that only pretends to train."""
+    """Input of simulated trials."""
 
     study: StudyConfig
     folder: StudyFolder
@@ -126,7 +126,7 @@ class Stub:
     claims: None = None
 
     def finish(self, number: int, repeat: int, values: Mapping[str, Any], seed: int) -> TrialRecord:
-        """Writes what a real trial leaves: history, scores, record."""
+        """Write the files of a real trial: history, scores, record."""
         chosen = self.detectors.of(number, values)
         rows = epochs(self.study, number, chosen / (DETECTORS - 1))
         record = TrialRecord(number, dict(values), seed, "failed", duration_s=20.0, repeat=repeat)
@@ -144,7 +144,7 @@ class Stub:
 
 
 def run_stub(config: dict[str, Any], stub: Stub) -> None:
-    """Stands in for :func:`asd_ray.study.trial.run_trial`."""
+    """Simulate a trial, in place of :func:`asd_ray.study.trial.run_trial`."""
     import ray.tune
 
     number, repeat, values = config["trial"], config.get("repeat", 0), config["values"]
@@ -156,7 +156,7 @@ def run_stub(config: dict[str, Any], stub: Stub) -> None:
 
 
 def open_folder(path: Path, trials: int) -> tuple[StudyConfig, StudyFolder, Detectors]:
-    """A study's folder up to its first trial."""
+    """Create a study folder as it is before the first trial."""
     study = parse_study({**STUDY, "search": {**STUDY["search"], "num_trials": trials}}, "simulation")  # type: ignore[dict-item]
     folder, detectors = StudyFolder(path), Detectors.make()
     folder.open(study)
@@ -170,7 +170,7 @@ def open_folder(path: Path, trials: int) -> tuple[StudyConfig, StudyFolder, Dete
 
 
 def write_study(path: Path, trials: int) -> StudyFolder:
-    """A study folder as a random search leaves it, without a search and without Ray; one trial in five is pruned."""
+    """Write the study folder of a random search, without a search and without Ray. Every fifth trial is pruned."""
     study, folder, detectors = open_folder(path, trials)
     stub, rng = Stub(study, folder, detectors), np.random.default_rng(0)
     for number in range(trials):

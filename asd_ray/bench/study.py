@@ -1,5 +1,4 @@
-"""The quickstart's study: how long it takes, and how much of that is training steps; with 20 trials; and a study of
-1,000 trials."""
+"""Benchmark: time of the quickstart's study and its share of training steps; with 20 trials; with 1,000."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ CORES = os.cpu_count() or 1
 
 
 def run(quick: bool) -> Benchmark:
-    """Runs the whole study a few times, each in a new folder with recordings and features made anew."""
+    """Run the whole study several times, each with a new folder, new recordings and new features."""
     repeats = 1 if quick else 3
     overrides = (*SMALL, "search.num_trials=2") if quick else ()
     found = []
@@ -27,7 +26,7 @@ def run(quick: bool) -> Benchmark:
         for number in range(repeats):
             say(f"study: the quickstart's study, {number + 1} of {repeats}, about 2 min on two idle cores")
             found.append(timed_study(Path(folder) / f"study-{number}", overrides))
-        say("study: the same with 20 trials, one worker and shared processes, about 4 min on two idle cores")
+        say("study: the same with 20 trials and one worker, about 4 min on two idle cores")
         long = timed_study(Path(folder) / "long", (*LONG, *overrides))
         say("study: the same with three times the epochs, a trial on every core, about 6 min on two idle cores")
         longer = timed_study(Path(folder) / "longer", (*LONG, *MORE, *overrides), CORES)
@@ -60,8 +59,8 @@ def _long(times: Times, name: str) -> list[Comparison]:
     what = f"{name} with {len(times.steps)} trials"
     places = "one trial after the other" if times.at_once == 1 else f"{times.at_once} trials at a time"
     note = (
-        f"{places}, with one worker, in shared processes; outside of trials are imports, Ray's start, recordings, "
-        "features, baselines, tables and report"
+        f"{places}, with one worker; outside of trials are imports, Ray's start, recordings, features, baselines, "
+        "tables and report"
     )
     parts = {"training": times.training, "training steps": times.steps}
     share = {part: Measured((times.share_outside(seconds),), "of the time") for part, seconds in parts.items()}

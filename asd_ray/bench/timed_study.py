@@ -1,4 +1,4 @@
-"""A study as a user runs it, and where its time went."""
+"""Run a study as a user does, and measure its parts."""
 
 from __future__ import annotations
 
@@ -23,24 +23,22 @@ SMALL = (
     "method.pretrain.epochs=1",
     "method.finetune.epochs=1",
 )
-"""Turns the quickstart into something that only shows whether it runs."""
+"""Overrides that make the quickstart as small as possible, to show only that it runs."""
 
 
 @dataclass(frozen=True)
 class Times:
-    """Of one study, in seconds.
+    """Times of one study, in seconds.
 
     Attributes:
         wall: from the command's start to its end.
-        steps: of each trial, of all its epochs' training steps.
-        trials: of each trial: from its choice to its own end; of those that run one after the other, from the end of
-            the trial before.
-        starts: of each trial, from the same moment to its first step: what its first epoch took beside its steps
-            (checkpoint, report) is part of it.
-        training: of each trial, from its first step to the report of its last epoch: with checkpoints and the k-NN
-            probes in between.
-        span: from the first trial's choice to the last one's end.
-        at_once: trials that ran at the same time.
+        steps: training steps of all epochs, per trial.
+        trials: whole trials: from the moment the values are drawn, or from the end of the trial before if trials run
+            one after the other.
+        starts: from the same moment to the first step, per trial. Contains the first epoch's checkpoint and report.
+        training: from the first step to the report of the last epoch, per trial, with checkpoints and k-NN probes.
+        span: from the start of the first trial to the end of the last.
+        at_once: trials at the same time.
     """
 
     wall: float
@@ -53,16 +51,16 @@ class Times:
 
     @property
     def outside(self) -> list[float]:
-        """What each trial took outside of its steps."""
+        """Time of each trial outside of its steps."""
         return [trial - steps for trial, steps in zip(self.trials, self.steps, strict=True)]
 
     def share_outside(self, seconds: Sequence[float]) -> float:
-        """What is left of the study's time, and of as many places as there are for trials, beside these seconds."""
+        """Share of the study's time, summed over the places for trials, that is outside of these seconds."""
         return 1 - sum(seconds) / (self.at_once * self.wall)
 
 
 def timed_study(out: Path, overrides: Sequence[str], at_once: int = 1) -> Times:
-    """Runs the quickstart's study with other values in a process of its own, by default one trial at a time.
+    """Run the quickstart's study with overrides in a new process, by default one trial at a time.
 
     Raises:
         AsdRayError: the study, or a trial of it, failed.
@@ -83,7 +81,7 @@ def timed_study(out: Path, overrides: Sequence[str], at_once: int = 1) -> Times:
 
 
 def _reasons(out: Path) -> str:
-    """Why trials failed: their folder is about to be deleted."""
+    """Reasons of failed trials, for the message: the folder is about to be deleted."""
     from asd_ray.study.folder import StudyFolder
 
     records = StudyFolder(out).finished().items()
@@ -91,7 +89,12 @@ def _reasons(out: Path) -> str:
 
 
 def times(out: Path, wall: float, at_once: int = 1) -> Times:
-    """Reads the folder of a study that took so long, with so many trials at a time.
+    """Read the times from a study folder.
+
+    Args:
+        out: the study folder.
+        wall: seconds that the study took.
+        at_once: trials at the same time.
 
     Raises:
         AsdRayError: a trial failed.

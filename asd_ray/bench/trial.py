@@ -1,4 +1,4 @@
-"""What a trial takes outside of its training steps: a study's first and its later ones, with and without Ray Train."""
+"""Benchmark: time of a trial outside of its training steps, for first and later trials, with and without Ray Train."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL_SET = SyntheticConfig(machines=1, ids=2, train=10, test_normal=6, test_ano
 
 
 def run(quick: bool) -> Benchmark:
-    """Runs studies of short trials, one after the other, on the same recordings."""
+    """Run studies of short trials, one after the other, on the same recordings."""
     repeats, trials, data = (1, 2, SMALL_SET) if quick else (2, 4, SET)
     kinds = {
         "one worker": (1, CORES, True, 3),
@@ -54,8 +54,8 @@ def run(quick: bool) -> Benchmark:
             ]
     first = result.lines[0]
     note = (
-        "from the trial's choice, or the end of the trial before, to its end: the worker's start and imports, building "
-        "the networks, checkpoints, probes, embeddings, scores and the detector's file"
+        "from the moment its values are drawn, or the trial before has ended, to its own end: starting the worker, "
+        "imports, building networks, checkpoints, probes, embeddings, scores and saving the detector"
     )
     result.lines[0] = Comparison(first.what, first.ours, note=note)
     return result

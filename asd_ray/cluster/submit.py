@@ -1,8 +1,8 @@
-"""A study as a Ray Job: what is sent to a cluster, and under which name.
+"""Send a study to a cluster as a Ray Job.
 
-The job's working folder holds the resolved study file and this package's sources, so the cluster runs the code and the
-values that were validated here. It never holds data: recordings, features and the study folder are on storage that all
-nodes of the cluster share.
+The job's working folder contains the resolved study file and the sources of this package, so the cluster runs the
+code and the values that were validated here. It never contains data: recordings, features and the study folder are on
+storage that all nodes of the cluster share.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from asd_ray.errors import AsdRayError, ConfigError
 from asd_ray.study.folder import REVISION_VARIABLE, git_revision
 
 MAX_BYTES = 50 * 2**20  # of sources; the package has about 1 MB
-STOP_SECONDS = "30"  # from `ray job stop` to a kill; Ray's own 3 are too few to end a study's trials in order
+STOP_SECONDS = (
+    "30"  # from `ray job stop` to a kill; Ray's default of 3 is too short for a study's trials to end in order
+)
 TRIES = 5
 PATHS = ("data.root", "features.store", "resources.storage")
 """Keys of a study whose value is a path or a URI, beside those of its method and ``data.extra_pretraining``, a list."""
@@ -40,10 +42,9 @@ class Submitted:
     """A study's job on a cluster.
 
     Attributes:
-        job: its submission id, ``<study's name>-<hash of study and folder>``, with ``-2``, ``-3``, ... when it is sent
-            again.
+        job: submission id, ``<study's name>-<hash of study and folder>``; ``-2``, ``-3``, ... for further attempts.
         out: the study folder.
-        new: whether it was sent just now, or was there already.
+        new: True if it was sent now, False if the cluster had it already.
         status: ``PENDING``, ``RUNNING``, ``SUCCEEDED``, ``FAILED`` or ``STOPPED``.
     """
 
@@ -54,10 +55,10 @@ class Submitted:
 
 
 def whole_paths(study: StudyConfig, out: Path, here: Path | None) -> tuple[StudyConfig, str]:
-    """The study and its folder with absolute paths.
+    """Make the paths of a study and of its folder absolute.
 
     Args:
-        here: what relative ones are relative to; None where this computer's folders mean nothing to the cluster.
+        here: base of relative paths; None if the cluster does not see this computer's folders.
 
     Raises:
         ConfigError: a path is relative and ``here`` is None.
@@ -87,10 +88,10 @@ def whole_paths(study: StudyConfig, out: Path, here: Path | None) -> tuple[Study
 
 
 def environment(wanted: Iterable[str]) -> dict[str, str]:
-    """Environment variables for the job: ``KEY=VALUE`` as it is, ``KEY`` with its value here.
+    """Environment variables of the job: ``KEY=VALUE`` sets a value, ``KEY`` copies it from this process.
 
     Raises:
-        ConfigError: a name is not one, or is not set here. A value is never part of the message.
+        ConfigError: a name is invalid or not set here. The message never contains a value.
     """
     variables = {}
     for item in wanted:
@@ -104,16 +105,16 @@ def environment(wanted: Iterable[str]) -> dict[str, str]:
 
 
 def job_id(study: StudyConfig, out: str) -> str:
-    """What a study's job is called: the same study in the same folder has the same name."""
+    """Submission id of a study's job. The same study in the same folder has the same id."""
     digest = hashlib.sha256(f"{out}\n{to_yaml(study)}".encode()).hexdigest()
     return f"{study.name}-{digest[:10]}"
 
 
 def pack(study: StudyConfig, folder: Path, package: Path | None = None) -> None:
-    """Fills a job's working folder: ``study.yaml`` and the sources of this package (or another one).
+    """Write ``study.yaml`` and the sources of this package (or another one) into a job's working folder.
 
     Raises:
-        AsdRayError: there is more than sources.
+        AsdRayError: the package contains large files.
     """
     package = package or Path(asd_ray.__file__).parent
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
@@ -129,10 +130,10 @@ def pack(study: StudyConfig, folder: Path, package: Path | None = None) -> None:
 
 
 def choose(base: str, out: str, jobs: Sequence[JobDetails], again: bool = False) -> tuple[str, JobStatus | None]:
-    """Which job a study is: one that the cluster knows (its id and status), or a new one (an id and None).
+    """Find the study's job: its id and status, or a new id and None.
 
-    A study that runs or waits is never sent twice. One that failed or was stopped is sent again, and its study folder
-    makes it go on; one that succeeded only if ``again`` says so.
+    A study that runs or waits is never sent twice. A study that failed or was stopped is sent again and resumes from
+    its folder. A study that succeeded is sent again only if ``again`` is True.
 
     Raises:
         AsdRayError: a job of other values (more trials, say) still writes to the same study folder.
@@ -165,13 +166,13 @@ def submit(
     driver_cpus: float | None = None,
     pause: Callable[[float], object] = time.sleep,
 ) -> Submitted:
-    """Sends a study to a cluster as a Ray Job, unless it is there already (:func:`choose`).
+    """Send a study to a cluster as a Ray Job, unless the cluster has it already (:func:`choose`).
 
     Args:
         study: with absolute paths.
         out: the study folder, absolute.
-        env: environment variables of the job. Ray keeps them in the job's description.
-        driver_cpus: cores that the study's own process reserves, on any node that has them; None puts it on the head.
+        env: environment variables of the job. Ray stores them in the job's description.
+        driver_cpus: cores reserved for the study's own process, on any node; None runs it on the head node.
 
     Raises:
         AsdRayError: see :func:`choose` and :func:`pack`; or the cluster refuses the job.

@@ -1,14 +1,14 @@
-"""How long a study will take, and what it will occupy, before it runs.
+"""Estimate a study's time and resources before it runs.
 
     time = setup + ceil(trials / concurrency) x trial + ceil(repeats / concurrency) x trial
     trial = overhead + sum over stages of epochs x clips / rate
 
-with ``rate`` in clips per second of one trial, all its workers together, and ``overhead`` for what a trial does beside
-training: its processes start, its test clips are scored, its record is written. Trials run in waves of ``concurrency``;
-in truth the next starts when one ends, which is the same where they take equally long.
+``rate`` is in clips per second of one trial, all its workers together. ``overhead`` is a trial's time outside of
+training: starting processes, scoring test clips, writing the record. The estimate has trials run in waves of
+``concurrency``. In truth a trial starts as soon as another ends, which is the same if all take equally long.
 
-It is an upper bound where trials stop early (a scheduler, ``patience``) or share a trained stage. It leaves out the
-report at the end (seconds) and waiting: for nodes that an autoscaler starts, for trials that are run again.
+The estimate is an upper bound if trials stop early (a scheduler, ``patience``) or share a trained stage. It does not
+contain the final report (seconds), waiting for an autoscaler's nodes, or trials that run again.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from asd_ray.config import StudyConfig
 from asd_ray.config.study_file import budget
 from asd_ray.errors import ConfigError
 
-# Without a measurement; measured on two cores: a Tune trial starts in 5 s, the workers of Ray Train in 15 s more.
+# Defaults, measured on two cores: a Tune trial starts in 5 s, the workers of Ray Train in 15 s more.
 START_S = 5.0
 TRAIN_START_S = 15.0
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured, or said, of the hardware and the data.
+    """Speed of trials, measured in another study or given by the user.
 
     Attributes:
-        rates: stage -> clips per second of one trial; the key ``""`` stands for all others.
+        rates: stage -> clips per second of one trial; the key ``""`` stands for all other stages.
         clips: stage -> training clips of an epoch; ``""`` as above.
-        overhead_s: of a trial, beside its training.
+        overhead_s: of a trial, outside of its training.
         setup_s: until the first trial starts: Ray, data, features, baselines.
-        resources: what Ray had where it was measured; empty if unknown.
-        trials: that it was measured on; 0 if it was said.
+        resources: of the Ray that it was measured on; empty if unknown.
+        trials: number of measured trials; 0 if the user gave the speed.
     """
 
     rates: Mapping[str, float]
@@ -66,12 +66,12 @@ class Speed:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a study takes.
+    """Time and resources of a study.
 
     Attributes:
-        trials: runs in all, repeats among them.
-        concurrency: how many run at the same time.
-        waves: how often ``concurrency`` of them start.
+        trials: number of runs, including repeats.
+        concurrency: runs at the same time.
+        waves: number of times that ``concurrency`` runs start.
         trial_s: seconds of one run.
         setup_s: seconds before the first.
         gpu_hours: GPUs reserved by trials x hours; 0 without GPUs.
@@ -88,11 +88,11 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        """The whole study."""
+        """Duration of the whole study."""
         return self.setup_s + self.waves * self.trial_s
 
     def as_dict(self) -> dict[str, float]:
-        """For a script."""
+        """All values, for JSON."""
         return {**vars(self), "seconds": self.seconds}
 
     def __str__(self) -> str:
@@ -107,13 +107,13 @@ class Cost:
 
 
 def estimate(study: StudyConfig, speed: Speed, concurrency: int | None = None) -> Cost:
-    """What a study will take.
+    """Estimate a study.
 
     Args:
         study: validated.
         speed: of the same kind of trial (encoder, batch size, number of workers) on the same hardware.
-        concurrency: trials at the same time; None for the study's own limit, else as many as fit where the speed was
-            measured, else 1.
+        concurrency: trials at the same time. None: the study's own limit, else as many as fit on the Ray where the
+            speed was measured, else 1.
 
     Raises:
         ConfigError: the speed of one of the study's stages, or its number of clips, is not known.
@@ -139,7 +139,7 @@ def estimate(study: StudyConfig, speed: Speed, concurrency: int | None = None) -
 def cost(
     study: StudyConfig, like: Path | None, rate: float | None, clips: int | None, concurrency: int | None
 ) -> Cost | None:
-    """The estimate that a user asked for: by a study folder (``like``) or by a rate; None if by neither.
+    """Estimate a study from another study's folder (``like``) or from a rate. None if neither is given.
 
     Raises:
         ConfigError: both are given, or something that they need is not.
@@ -152,7 +152,7 @@ def cost(
 
 
 def said(study: StudyConfig, rate: float, clips: int | None) -> Speed:
-    """The speed as a user knows it: ``rate`` clips per second of a trial, and the training clips of an epoch.
+    """Speed given by the user: ``rate`` clips per second of a trial, and the training clips of an epoch.
 
     Raises:
         ConfigError: ``clips`` is None and the study does not say how many there are.
@@ -166,14 +166,14 @@ def said(study: StudyConfig, rate: float, clips: int | None) -> Speed:
 
 
 def measured(folder: Path, clips: int | None = None) -> Speed:
-    """The speed of a study that ran, or still runs: from the trials that it completed so far.
+    """Measure the speed of a study that ran or still runs, from its completed trials.
 
-    A stage's rate is all clips over all seconds of its epochs. The overhead is the median of what trials took beside
-    them, from the time that their values were written; the set-up is what the log says until trials began.
+    A stage's rate is all clips over all seconds of its epochs. The overhead is the median of the trials' time outside
+    of their epochs, counted from when their values were written. The set-up time comes from the study's log.
 
     Args:
         folder: of the study.
-        clips: training clips of an epoch, if they are not as many as there.
+        clips: training clips of an epoch, if the number differs from that study's.
 
     Raises:
         ConfigError: there is no study, or none of its trials completed.
@@ -214,7 +214,7 @@ def measured(folder: Path, clips: int | None = None) -> Speed:
 
 
 def _setup_s(folder: Path) -> float:
-    """Seconds from the first line of a study's log until its trials begin; 0 if unknown."""
+    """Seconds from the first line of a study's log to its first trial; 0 if unknown."""
     with contextlib.suppress(OSError, ValueError), (folder / "logs" / "study.log").open(encoding="utf-8") as log:
         began = line = log.readline()
         while line:
@@ -229,7 +229,7 @@ def _moment(line: str) -> datetime.datetime:
 
 
 def _resources(folder: Path) -> dict[str, float]:
-    """What Ray had when a study ran; empty if unknown."""
+    """Resources of the Ray that a study ran on; empty if unknown."""
     with contextlib.suppress(OSError, ValueError):
         return dict(json.loads((folder / "env.json").read_text(encoding="utf-8")).get("ray_resources", {}))
     return {}
