@@ -212,10 +212,8 @@ class Plugins:
     def modules(self) -> list[ModuleType]:
         """Modules of these parts that no installed package holds."""
         names = {part.target.__module__ for parts in self.parts.values() for part in parts.values()}
-        found = [sys.modules[name] for name in sorted(names) if name in sys.modules]
-        return [
-            module for module in found if "site-packages" not in Path(getattr(module, "__file__", None) or "").parts
-        ]
+        files = {name: getattr(sys.modules.get(name), "__file__", None) for name in sorted(names)}
+        return [sys.modules[name] for name, file in files.items() if file and "site-packages" not in Path(file).parts]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (self.parts,)

@@ -1,4 +1,4 @@
-"""``features``: how recordings become Log-Mel spectrograms."""
+"""``features``: the Log-Mel spectrograms of recordings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from asd_ray.config.section import Section
 
 Preset = Literal["sia_moco", "os_scl", "stgram", "dcase2020_baseline"]
 
-# What a preset changes of the defaults below, which are those of sia_moco.
+# Values in which a preset differs from the defaults below, those of sia_moco.
 PRESETS: dict[str, dict[str, Any]] = {
     "sia_moco": {},
     "os_scl": {"n_fft": 2048, "win_length": 2048, "log": "db"},
@@ -34,15 +34,15 @@ class FeatureConfig(Section):
       Slaney's mel scale and norm, the signal mirrored at its ends (zeros are librosa's default from 0.9 on);
       ``10 log10(mel + ε)`` with the ε of a double, 2.2e-16.
 
-    None of them limits the range (``top_db``) or normalises; that is the methods' business.
+    No preset limits the range (``top_db``) or normalises: methods do that.
     """
 
     preset: Preset = "sia_moco"
-    """Whose settings are the defaults of the other keys. Resolved once: in a resolved study every key is given."""
+    """Source of the other keys' defaults. A resolved study has every key, so that the preset changes nothing there."""
     sample_rate: int = Field(16000, ge=1000)
-    """In Hz; recordings at another rate are resampled (soxr, high quality)."""
+    """Sample rate in Hz. Recordings at another rate are resampled (soxr, high quality)."""
     seconds: float = Field(10.0, gt=0)
-    """Length of a clip: longer recordings are cut, shorter ones repeated from their start."""
+    """Length of a clip in seconds. Longer recordings are cut, shorter ones repeated from their start."""
     n_fft: int = Field(1024, ge=64)
     """Points of the Fourier transform. [A]'s own value is not recovered; 1024 as STgram, [B] uses 2048."""
     win_length: int = Field(1024, ge=64)
@@ -50,7 +50,7 @@ class FeatureConfig(Section):
     hop_length: int = Field(512, ge=1)
     """Samples between frames: 512 gives [A]'s 313 frames for 10 s at 16 kHz."""
     pad_mode: Literal["constant", "reflect"] = "constant"
-    """What frames beyond the ends see: zeros, or the signal mirrored. [B]: zeros."""
+    """Samples beyond the ends of a clip: zeros (``constant``), or the mirrored signal (``reflect``). [B]: zeros."""
     n_mels: int = Field(128, ge=8)
     """Mel bands. [A], [B]: 128."""
     f_min: float = Field(0.0, ge=0)
@@ -58,7 +58,7 @@ class FeatureConfig(Section):
     f_max: float | None = Field(None, gt=0)
     """Upper edge of the highest band in Hz; half the sample rate by default."""
     power: float = Field(2.0, gt=0)
-    """Exponent p of the magnitude: 2 is power, 1 magnitude."""
+    """p, the exponent of the magnitude: 2 gives power, 1 magnitude."""
     mel_scale: Literal["htk", "slaney"] = "slaney"
     """HTK's logarithmic scale, or Slaney's, linear below 1 kHz. Not recovered from [A]; [B]: Slaney's."""
     norm: Literal["slaney"] | None = "slaney"
@@ -70,8 +70,8 @@ class FeatureConfig(Section):
     floor_rule: Literal["clamp", "add"] = "clamp"
     """Logarithm of max(mel, ε), or of mel + ε."""
     store: str | None = None
-    """Folder or URI (``s3://bucket/prefix``) of the feature store, to share it between studies; the study folder's
-    ``features/`` by default."""
+    """Folder or URI (``s3://bucket/prefix``) of a feature store that studies share. Default: ``features/`` in the study
+    folder."""
     gpus_per_task: float = Field(0.0, ge=0)
     """Share of a GPU for each task that computes features: 0.25 lets four tasks use one. 0 computes on the CPU."""
 

@@ -1,4 +1,4 @@
-"""``search``: where values are drawn from, and by which rule."""
+"""``search``: the distributions of values, and the rule that draws them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Scalar = bool | int | float | str | None
 
 
 class Distribution(Section):
-    """Where a search draws a key from: ``{uniform: [0.1, 0.6]}`` or ``{type: uniform, low: 0.1, high: 0.6}``.
+    """The distribution of a searched key: ``{uniform: [0.1, 0.6]}`` or ``{type: uniform, low: 0.1, high: 0.6}``.
 
-    ``uniform`` and ``loguniform`` are real numbers, ``int`` and ``logint`` integers, bounds included; ``choice`` is a
-    list of values. Any of them may have a condition: ``{uniform: [0.1, 0.7], when: {method.finetune.head: arcface}}``.
+    ``uniform`` and ``loguniform`` are real numbers, ``int`` and ``logint`` integers; bounds are included. ``choice`` is
+    a list of values. Each may have a condition: ``{uniform: [0.1, 0.7], when: {method.finetune.head: arcface}}``.
     """
 
     type: Literal["uniform", "loguniform", "int", "logint", "choice"]
@@ -25,8 +25,9 @@ class Distribution(Section):
     high: float | None = None
     choices: list[Scalar] | None = None
     when: dict[str, list[Scalar]] = Field(default_factory=dict)
-    """Searched key (``choice``, ``int`` or ``logint``) -> its value, or a list of values: the key is drawn in the
-    trials where each of these keys is drawn and has such a value. Elsewhere it keeps the study file's own value."""
+    """Condition: another searched key (``choice``, ``int`` or ``logint``) -> its value, or a list of values. The key is
+    drawn only in trials where each of these keys is drawn and has such a value. In others it keeps the study file's own
+    value."""
 
     @field_validator("when", mode="before")
     @classmethod
@@ -117,36 +118,46 @@ class Distribution(Section):
 
 class SearchConfig(Section):
     space: dict[str, Distribution] = Field(default_factory=dict)
-    """Dotted key of the study -> its distribution, for example ``method.pretrain.alpha: {uniform: [0.1, 0.6]}``."""
+    """Dotted key of the study -> its distribution: ``method.pretrain.alpha: {uniform: [0.1, 0.6]}``. Without a space,
+    a study is one run of its own values."""
     num_trials: int = Field(20, ge=1)
-    """Trials of the study, the study file's own values (the first trial) among them."""
+    """Number of trials. The first has the study file's own values. Default: 20, or 1 without a ``space``."""
     sampler: Literal["tpe", "random", "cmaes", "qmc", "grid"] = "tpe"
-    """Optuna's sampler: tree-structured Parzen estimator (multivariate, constant liar; keys that share a condition are
-    modelled together), random, CMA-ES (names are drawn at random; one objective, no conditions), quasi-random
-    (scrambled Sobol; keys with a condition are drawn at random where the first trial does not have them); or ``grid``:
-    every combination of integers and choices that the conditions allow, in order."""
+    """Rule by which Optuna draws values. ``tpe``: tree-structured Parzen estimator (multivariate, constant liar), with
+    one model for the keys that share a condition. ``random``. ``cmaes``: CMA-ES, for one objective and no conditions;
+    names are drawn at random. ``qmc``: quasi-random (scrambled Sobol); keys under a condition that the first trial does
+    not meet are drawn at random. ``grid``: every combination of integers and choices that the conditions allow, in
+    order."""
     startup_trials: int = Field(10, ge=0)
-    """Random trials before TPE or CMA-ES begins to model."""
+    """Random trials before the models of ``tpe`` and ``cmaes`` are used."""
     scheduler: Literal["none", "asha", "hyperband"] = "none"
-    """Early stopping by the k-NN AUC on the select split (``probe_every``): asynchronous successive halving, or
-    asynchronous HyperBand, its form with several brackets. A stopped trial is ``pruned`` and never ranked."""
+    """Rule that stops trials early, by the k-NN AUC on the select split (``probe_every``). ``asha``: asynchronous
+    successive halving. ``hyperband``: the same with several brackets. A stopped trial is ``pruned`` and never
+    ranked."""
     grace_epochs: int = Field(10, ge=1)
-    """Epochs that every trial trains before it may be stopped. Ours."""
+    """Epochs of a trial before it may be stopped. Ours."""
     reduction: float = Field(3.0, gt=1)
-    """η of successive halving: of the trials that reach a rung (``grace_epochs`` times a power of η), one in η goes on.
-    Li et al., "A system for massively parallel hyperparameter tuning", MLSys 2020: 3 or 4."""
+    """η of successive halving: one in η trials goes on from each rung; rungs are at ``grace_epochs`` times the powers
+    of η. Li et al., "A system for massively parallel hyperparameter tuning", MLSys 2020: 3 or 4."""
     warm_start: list[dict[str, Scalar]] = Field(default_factory=list)
-    """Points to try right after the study file's own values."""
+    """Points that the trials after the first one take: for each, searched keys and their values."""
     seeds: int = Field(1, ge=1)
-    """Seeds that the best trials and the default are run with, the search's own among them."""
+    """Number of seeds for the best trials and the first one; the search's own seed is one of them."""
     repeat_best: int = Field(3, ge=1)
-    """How many of the best trials are repeated with the other seeds."""
+    """Number of best trials that are repeated with the other seeds."""
     storage: str | None = None
-    """URL of a database where Optuna keeps the trials, for ``optuna-dashboard`` and its like; by default the file
-    ``optuna.db`` in the study folder. ``postgresql://me:${PASSWORD}@host/studies``: what stands in ``${…}`` is an
-    environment variable, which is read where the study runs and written nowhere. A password must stand so, with
-    percent signs for special characters, as in any URL. A database may hold many studies: each has its name and a
-    suffix of its own, which the study folder keeps (``optuna_study``)."""
+    """URL of the database in which Optuna keeps the trials, for ``optuna-dashboard`` and similar tools. Default: the
+    file ``optuna.db`` in the study folder. In ``postgresql://me:${PASSWORD}@host/studies``, ``${…}`` is an environment
+    variable; it is read where the study runs, and written nowhere. A password must be given like this, its special
+    characters percent-encoded as in any URL. A database may hold many studies: each has its name and a suffix of its
+    own, which the study folder keeps (``optuna_study``)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_run_without_a_space(cls, given: Any) -> Any:
+        if isinstance(given, dict) and not given.get("space"):
+            return {"num_trials": 1, **given}
+        return given
 
     @model_validator(mode="after")
     def _grid_is_finite(self) -> SearchConfig:

@@ -248,6 +248,16 @@ def test_trial_values_replace_their_keys_and_nothing_else(alpha: float, momentum
         assert get_key(changed, key) == values.get(key, get_key(study, key))
 
 
+def test_without_a_space_a_study_is_one_run() -> None:
+    space = {"method.pretrain.alpha": {"uniform": [0, 0.5]}}
+    for search, trials in (({}, 1), ({"seeds": 3}, 1), ({"space": {}}, 1), ({"space": space}, 20)):
+        study = parse_study({"name": "x", "search": search}, "f")
+        assert study.search.num_trials == trials
+        assert parse_study(yaml.safe_load(to_yaml(study)), "again") == study
+    assert StudyConfig(name="x").search.num_trials == 1
+    assert load_study({"name": "x"}, {"search.num_trials": 2}).search.num_trials == 2
+
+
 def test_keys() -> None:
     document: dict = {"a": 1}
     set_key(document, "b.c.d", 2)
