@@ -12,6 +12,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 WORKERS = 2
+# Both are forked from a process that has imported what takes long: once for all calls of a test run.
+METHOD = "forkserver"
+mp.get_context(METHOD).set_forkserver_preload(["torch", "asd_ray.training.loop", "asd_ray.methods.registry"])
 
 
 def _call(rank: int, function: Callable[[int], Any], folder: Path) -> None:
@@ -29,5 +32,5 @@ def _call(rank: int, function: Callable[[int], Any], folder: Path) -> None:
 
 def in_two_processes(function: Callable[[int], Any], folder: Path) -> list[Any]:
     """What a function of a module makes of each rank: tensors in lists and dictionaries."""
-    mp.spawn(_call, args=(function, folder), nprocs=WORKERS)
+    mp.start_processes(_call, args=(function, folder), nprocs=WORKERS, start_method=METHOD)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORKERS)]
