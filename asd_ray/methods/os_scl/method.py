@@ -201,9 +201,6 @@ class OsScl(Method):
     Args:
         config: settings of the method.
         info: of the data.
-
-    Attributes:
-        columns: ``log_mel``, ``waveform`` or both, as ``config.inputs`` needs them.
     """
 
     has_own_score = True

@@ -45,7 +45,7 @@ head: s · cos(θ_y + m)                             ``blocks.heads.ArcFaceHead`
                                                                                          finetune.scale
                                                                                          finetune.margin
 mixup: λ CE(y_a) + (1 − λ) CE(y_b)                 ``blocks.mixup.mixed_cross_entropy``  finetune.mixup
-score: −log softmax of the own class               ``scoring.scorer.classification``
+score: −log softmax of the own class               ``scoring.scores.classification``
 ================================================== ===================================== ==========================
 
 Both stages use AdamW with warm-up and cosine: ``training.stage_run.StageRun``, with the settings ``lr``, ``epochs``,
