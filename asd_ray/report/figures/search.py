@@ -1,4 +1,4 @@
-"""Figures of a search, drawn by Optuna: the objective over the trials, importances, keys alone, in pairs, together."""
+"""Figures of a search, drawn by Optuna: history, importances, slices, contours, parallel coordinates, Pareto front."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ class SearchFigures:
         self.names = {key: escape(name) for key, name in findings.keys.items() if self.complete[key].notna().any()}
         self.study = optuna_study(self.trials, self.names, self.space, [PERCENT])
         self.finished = self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        self.size = 8 if len(self.finished) < 100 else 5
         self.axes = {name: axis for trial in self.finished for name, axis in trial.distributions.items()}
 
     @cached_property
@@ -62,7 +63,7 @@ class SearchFigures:
         figure = visualization.plot_optimization_history(self.study, target_name=OBJECTIVE)
         points, line = figure.data[:2]
         figure.data = (points, line)
-        points.update(name="trial", marker={"color": MUTED, "size": 7})
+        points.update(name="trial", marker={"color": MUTED, "size": self.size})
         line.update(name="best so far", line={"color": ACCENT, "width": 1.5, "shape": "hv"}, hoverinfo="skip")
         figure.update_xaxes(title="trial", dtick=1 if len(self.trials) <= 10 else None)
         self._mark(figure, points, points.x)
@@ -97,7 +98,9 @@ class SearchFigures:
             figure = visualization.plot_slice(self.study, [name], target_name=OBJECTIVE)
             points = figure.data[0]
             numbers = points.marker.color
-            points.update(marker={"colorscale": SHADES, "showscale": False, "size": 8, "line": {"color": MUTED}})
+            points.update(
+                marker={"colorscale": SHADES, "showscale": False, "size": self.size, "line": {"color": MUTED}}
+            )
             self._mark(figure, points, numbers)
             axis = self.axes[name]
             if isinstance(axis, CategoricalDistribution):  # Optuna writes choices with quotes
@@ -163,7 +166,7 @@ class SearchFigures:
         of_numbers = all(isinstance(self.axes[name], FloatDistribution) for name in names)
         figure.data = (surface,) if of_numbers else ()
         at = [trial for trial in self.finished if all(name in trial.params for name in names)]
-        marker = {"color": [trial.value for trial in at], "colorscale": SHADES, "size": 8}
+        marker = {"color": [trial.value for trial in at], "colorscale": SHADES, "size": self.size}
         marker["line"] = {"color": INK, "width": 0.7}
         x, y = ([trial.params[name] for trial in at] for name in names)
         figure.add_scatter(x=x, y=y, mode="markers", marker=marker, showlegend=False)

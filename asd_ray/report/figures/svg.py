@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Placeholders for matplotlib; CSS variables replace them in the SVG.
-COLOURS = {
+C = {
     "ink": "#010101",
     "muted": "#010102",
     "rule": "#010103",
@@ -26,9 +26,7 @@ COLOURS = {
     "level": "#010106",
     "knn": "#010107",
     "bad": "#010108",
-    "card": "#010109",
 }
-C = COLOURS
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -86,7 +84,7 @@ def svg(
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
-    for variable, colour in COLOURS.items():
+    for variable, colour in C.items():
         text = text.replace(colour, f"var(--{variable})")
     head, body = text.split(">", 1)
     head = re.sub(r' (width|height)="[^"]*"', "", head)
