@@ -258,8 +258,6 @@ def test_a_killed_training_worker_costs_its_epoch_at_most(name: str, tmp_path: P
             and (child.info["environ"] or {}).get("ASD_RAY_RUN") == "small-trial-00000"
         ]
         assert len(workers) == 2
-        names = ["".join(child.info["cmdline"] or []) for child in children]
-        assert not [name for name in names if "DatasetManager" in name or "PreemptionWatcher" in name]
         assert all(worker.info["environ"].items() >= ONE_ARENA.items() for worker in workers)
         workers[1].kill()
         _, stderr = process.communicate(timeout=300)
