@@ -37,8 +37,9 @@ def run_study(
 ) -> StudyOutcome:
     """Run a study, or what is left of it, and write its tables and report.
 
-    Nothing is written to standard output or error, and this process's signal handlers stay its own. What happens is
-    told to ``progress`` and written to ``logs/study.log`` in the study folder.
+    Nothing is written to standard output or error, except that Ray's C++ core may write a line of its own when it meets
+    an error. This process's signal handlers stay its own. What happens is told to ``progress`` and written to
+    ``logs/study.log`` in the study folder.
 
     Args:
         study: from :func:`asd_ray.load_study`.

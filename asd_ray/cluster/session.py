@@ -29,8 +29,7 @@ LOCAL_ENVIRONMENT = {
     **ONE_ARENA,
     "RAY_USAGE_STATS_ENABLED": "0",
 }  # nothing is sent anywhere unless the user asks for it
-# Ray Data sets its logger's level when it is imported; Ray's C++ core prints its errors, which are logged as well.
-QUIET_ENVIRONMENT = {"RAY_DATA_LOG_LEVEL": "CRITICAL", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+QUIET_ENVIRONMENT = {"RAY_DATA_LOG_LEVEL": "CRITICAL"}  # Ray Data sets its logger's level when it is imported
 TUNE_ANALYSIS = "ray.tune.analysis.experiment_analysis"  # warns that the files of Tune's loggers are missing
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # those that Ray or Tune handles
 
