@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -96,14 +97,18 @@ class Stage(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} holds no clips out.")
 
     @property
-    def pretrained(self) -> nn.Module | None:
-        """The encoder that this stage has pre-trained, to be published, or None if that is not what it does."""
-        return None
-
-    @property
     def trained(self) -> nn.Module | None:
         """The part of the method that holds all that this stage leaves behind, or None for the whole method."""
-        return self.pretrained
+        return None
+
+    def publish(self, folder: Path, study: Mapping[str, Any], info: DataInfo) -> None:
+        """Save what others may start from, after this stage and before the next one changes it. Default: nothing.
+
+        Args:
+            folder: of the run, in which a stage makes a folder of its own.
+            study: resolved, with the trial's values, as ``StudyConfig.model_dump(mode="json")`` gives it.
+            info: of the data.
+        """
 
     def end_step(self, progress: float) -> None:
         """Called after every optimiser step.

@@ -23,8 +23,6 @@ from asd_ray.features.batches import Batches, class_numbers, group_numbers
 from asd_ray.features.store import Manifest
 from asd_ray.memory import keep_freed_memory
 from asd_ray.methods.base import Method, Stage, own_scores
-from asd_ray.methods.blocks.networks import Network
-from asd_ray.methods.blocks.published import save_encoder
 from asd_ray.methods.registry import build
 from asd_ray.methods.workers import Workers
 from asd_ray.metrics.selection import Evaluation, objective
@@ -137,13 +135,12 @@ class Run:
         return cache.load(path, stage.trained or self.method)
 
     def after(self, stage: Stage, metrics: list[dict[str, Any]]) -> None:
-        """Save what a stage leaves behind: the pre-trained encoder, and the stage itself for other trials."""
+        """Save what a stage leaves behind: what it publishes, and the stage itself for other trials."""
         if self.workers.rank > 0:
             return
         inputs, cache = self.inputs, self.inputs.stages
-        if isinstance(stage.pretrained, Network):  # before fine-tuning changes it: to publish, or to start from
-            info = data_info(inputs.manifest, inputs.classes)
-            save_encoder(inputs.out / "encoder", stage.pretrained, inputs.study.model_dump(mode="json"), info)
+        info = data_info(inputs.manifest, inputs.classes)
+        stage.publish(inputs.out, inputs.study.model_dump(mode="json"), info)  # before the next stage changes it
         recalled = any(row.get("recalled") for row in metrics)
         if cache is not None and cache.keeps(stage) and not recalled:
             cache.save(self._stage_path(cache, stage), stage.trained or self.method, metrics)

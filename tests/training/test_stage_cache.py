@@ -161,7 +161,7 @@ def test_a_damaged_stage_is_trained_again(tmp_path: Path, name: str) -> None:
 
 
 def test_an_encoder_that_it_starts_from_counts_by_its_weights(tmp_path: Path) -> None:
-    from asd_ray.methods.blocks.published import save_encoder
+    from asd_ray.methods.sia_moco.published import save_encoder
 
     config = study()
     info = INFO
@@ -169,7 +169,7 @@ def test_an_encoder_that_it_starts_from_counts_by_its_weights(tmp_path: Path) ->
     cache = StageCache(tmp_path / "stages", {}, always=True)
     for seed in (0, 1):
         torch.manual_seed(seed)
-        encoder = build(config.method, info).stages()[0].pretrained
+        encoder = build(config.method, info).stages()[0].trained
         save_encoder(tmp_path / "encoder", encoder, config.model_dump(mode="json"), info)
         started = study(**{"method.pretrain.init_from": str(tmp_path / "encoder")})
         paths += [cache.path(stage, started) for stage in build(started.method, info).stages()]

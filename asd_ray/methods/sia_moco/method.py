@@ -18,10 +18,10 @@ from asd_ray.config.sia_moco import FinetuneConfig, SiaMocoConfig
 from asd_ray.methods.base import DataInfo, Inputs, Method, Stage
 from asd_ray.methods.blocks.heads import ArcFaceHead, LinearHead
 from asd_ray.methods.blocks.networks import Network, check_name
-from asd_ray.methods.blocks.published import fingerprint, load_encoder
 from asd_ray.methods.sia_moco.augment import PreNorm
 from asd_ray.methods.sia_moco.finetune import FinetuneStage, Trunk, build_trunk
 from asd_ray.methods.sia_moco.pretrain import PretrainStage
+from asd_ray.methods.sia_moco.published import fingerprint, load_encoder
 from asd_ray.registry import register_method
 
 

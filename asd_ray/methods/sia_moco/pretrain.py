@@ -5,7 +5,10 @@ Legend: B batch of one worker, N global batch, F mel bands, T frames, D embeddin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as nnf
@@ -26,6 +29,7 @@ from asd_ray.methods.sia_moco.augment import (
     power_scale,
 )
 from asd_ray.methods.sia_moco.moco import KeyQueue, begin_keys, momentum_at, momentum_update
+from asd_ray.methods.sia_moco.published import save_encoder
 from asd_ray.methods.workers import begin_gather, rank
 
 CORPORA = {"own": ("train",), "extra": ("extra",), "both": ("train", "extra")}
@@ -86,10 +90,14 @@ class PretrainStage(Stage):
         return loss, self._metrics(q.detach(), queries(), keys[own], positive.detach(), negative.detach())
 
     @property
-    def pretrained(self) -> Network:
+    def trained(self) -> Network:
         encoder = self.query[0]
         assert isinstance(encoder, Network)
         return encoder
+
+    def publish(self, folder: Path, study: Mapping[str, Any], info: DataInfo) -> None:
+        """Save the encoder in the folder ``encoder``."""
+        save_encoder(folder / "encoder", self.trained, study, info)
 
     def end_step(self, progress: float = 0.0) -> None:
         """Push the keys of the step, and move the key encoder towards the query encoder.

@@ -108,10 +108,10 @@ def test_scheduled_momentum() -> None:
 
 def test_what_is_trained_is_the_encoder_that_was_given() -> None:
     stage = pretrain_stage()
-    assert stage.pretrained is stage.query[0]
-    before = stage.pretrained.network.conv1[0].weight.clone()
+    assert stage.trained is stage.query[0]
+    before = stage.trained.network.conv1[0].weight.clone()
     step(stage, optimiser_of(stage))
-    assert not torch.equal(before, stage.pretrained.network.conv1[0].weight)
+    assert not torch.equal(before, stage.trained.network.conv1[0].weight)
 
 
 def test_key_encoders_batch_norm_statistics_are_its_own() -> None:

@@ -12,10 +12,10 @@ from torch import Tensor
 from asd_ray.config import SiaMocoConfig
 from asd_ray.errors import ConfigError
 from asd_ray.methods.base import DataInfo, Method, Stage
-from asd_ray.methods.blocks.published import save_encoder
 from asd_ray.methods.registry import build
 from asd_ray.methods.sia_moco.finetune import FinetuneStage
 from asd_ray.methods.sia_moco.method import SiaMoco
+from asd_ray.methods.sia_moco.published import save_encoder
 
 INFO = DataInfo(n_mels=32, frames=40, classes=("fan/00", "fan/02", "pump/00"), mean=-5.0, std=3.0, clips=24)
 FEATURES = {"encoder": 96, "frozen": 96, "channel": 128, "none": 128}  # D of test_resnet and MobileFaceNet

@@ -17,7 +17,7 @@ from asd_ray.errors import ConfigError
 from asd_ray.features.store import settings_of
 from asd_ray.methods.base import DataInfo
 from asd_ray.methods.blocks.networks import Network
-from asd_ray.methods.blocks.published import load_encoder, save_encoder
+from asd_ray.methods.sia_moco.published import load_encoder, save_encoder
 
 FEATURES = FeatureConfig(n_mels=32, seconds=1.25)
 INFO = DataInfo(
