@@ -18,6 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from asd_ray.config import ResourceConfig
+from asd_ray.errors import AsdRayError
 from asd_ray.features.batches import Batches
 from asd_ray.features.read import Features
 from asd_ray.files import write_text
@@ -69,8 +70,17 @@ def run_worker(
 
 
 def take_outcome(folder: Path) -> Outcome:
-    """Read a run's outcome from its folder and remove the file: a later run must not find it."""
+    """Read a run's outcome from its folder and remove the file: a later run must not find it.
+
+    Raises:
+        AsdRayError: there is none.
+    """
     path = folder / OUTCOME
+    if not path.exists():
+        raise AsdRayError(
+            f"{folder}: the workers left no {OUTCOME} here; expected a study folder that all nodes share; put --out on "
+            f"storage that every node mounts at the same path."
+        )
     outcome = Outcome(**json.loads(path.read_text(encoding="utf-8")))
     path.unlink()
     return outcome

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from asd_ray.errors import AsdRayError
 from asd_ray.training import ray_worker
 from asd_ray.training.ray_worker import EpochReports, Outcome, first_line, run_worker, take_outcome
 from asd_ray.training.stage_run import TrainingFailed
@@ -68,7 +69,7 @@ def test_an_outcome_is_read_as_it_was_written_and_only_once(tmp_path: Path, monk
     assert take_outcome(tmp_path) == Outcome(history, "knn")
     expected = scored.assign(score=scored["knn"])
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "scores.parquet"), expected, check_exact=True)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(AsdRayError, match="expected a study folder that all nodes share"):
         take_outcome(tmp_path)
 
 
