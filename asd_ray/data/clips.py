@@ -1,7 +1,7 @@
-"""A clip's identity: which machine, which individual (ID), which split, normal or not.
+"""A clip: its machine, individual (ID), split and label.
 
-Everything downstream (features, training, scores, tables) refers to a clip by these columns and never looks at a
-file name again. The layouts that turn file names into clips are in :mod:`asd_ray.data.layouts`.
+Features, training, scores and tables refer to a clip by these fields and never read its file name again. Layouts make
+clips of file names (:mod:`asd_ray.data.layouts`).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Clip:
 
     @property
     def group(self) -> str:
-        """Machine and ID, ``fan/00``: what is known of every clip, and what its scores are comparable within."""
+        """Machine and ID, ``fan/00``. Scores are comparable within a group only."""
         return f"{self.machine}/{self.id}"
 
     @property
@@ -65,7 +65,7 @@ CLIP_FIELDS = tuple(field.name for field in fields(Clip))
 
 
 def stable_hash(*parts: object) -> int:
-    """A 64-bit hash of the parts' text that is the same in every process and on every machine."""
+    """A 64-bit hash of the parts' text, the same in every process and on every machine."""
     digest = hashlib.blake2b("\x1f".join(str(part) for part in parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
@@ -73,14 +73,14 @@ def stable_hash(*parts: object) -> int:
 def class_names(
     clips: Iterable[Clip], classes: Literal["id", "attributes"] = "id", min_class_clips: int = 1
 ) -> list[str]:
-    """The classes that a classifier learns, taken from a set's training clips, in alphabetical order.
+    """The classes of a set's training clips, which a classifier learns, in alphabetical order.
 
     Args:
         clips: of the set.
-        classes: ``id``: a class is a group, ``machine/id``. ``attributes``: a class is ``machine/id/attributes``, and
-            ``machine/id`` holds the rest of the group: clips without attributes, or with some that fewer than
-            ``min_class_clips`` clips have. A rest of fewer than that takes up the rarest attributes, too.
-        min_class_clips: no class is smaller, unless it is the only one of its group.
+        classes: ``id``: a class is a group, ``machine/id``. ``attributes``: a class is ``machine/id/attributes``. Clips
+            without attributes, or with attributes of fewer than ``min_class_clips`` clips, are pooled into the rest
+            class ``machine/id``; if that is too small, it takes the next rarest attributes, too.
+        min_class_clips: minimum training clips of a class, unless it is the only one of its group.
 
     Raises:
         ConfigError: no training clip has attributes.
@@ -119,13 +119,13 @@ def groups_of(classes: Iterable[str]) -> list[str]:
 
 
 def evaluation_splits(clips: Sequence[Clip]) -> dict[str, EvaluationSplit]:
-    """Which labelled test clips choose a trial (``select``) and which only report it (``holdout``).
+    """Divide the labelled test clips: ``select`` chooses a trial, ``holdout`` only reports it.
 
     Where the data set has labelled test clips of a development and of an evaluation part, these are the two splits
-    (DCASE 2020: development IDs select, evaluation IDs are held out). Otherwise the test clips of every machine, ID,
-    domain and label are ordered by a hash of their names and dealt out in turn, so the division is stratified, about
-    even, and the same wherever the files lie. Normal and anomalous clips of an ID start on the same side: an ID with a
-    single clip of each keeps both together and so has an AUC on one side instead of none on either.
+    (DCASE 2020: development IDs select, evaluation IDs are held out). Otherwise the test clips of each machine, ID,
+    domain and label are ordered by a hash of their names and dealt out in turn: the division is stratified, about even,
+    and the same wherever the files are. Normal and anomalous clips of an ID start on the same side, so that an ID with
+    one clip of each has an AUC on one side.
 
     Returns:
         ``path -> "select" | "holdout"`` for every test clip with a known label.

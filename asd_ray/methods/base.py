@@ -1,12 +1,13 @@
-"""What a method is to the training loop, which knows none by name.
+"""Base classes of methods and of their training stages. The training loop knows no method by name.
 
 Legend: B batch, F mel bands, T frames, S samples, D embedding, C classes.
 
-A method is a network with one or more stages that are trained one after the other. A stage is a module whose
-``forward`` is one whole training step's loss, so that ``DistributedDataParallel`` can wrap it; all that a resumed run
-needs (queue, key encoder, memory bank) is in its parameters and buffers. After the last stage the method embeds clips.
+A method is a network with one or more stages, which are trained one after the other. A stage is a module whose
+``forward`` returns the loss of a whole training step, so that ``DistributedDataParallel`` can wrap it. Its parameters
+and buffers hold all that a resumed run needs (queue, key encoder, memory bank). After the last stage the method embeds
+clips.
 
-What methods get of a clip are columns of the feature store, by name, on the training device and as they are stored:
+A method gets columns of the feature store, by name, on the training device and as they are stored:
 ``log_mel`` (B, F, T) fp16 raw Log-Mel features, ``waveform`` (B, S) int16 samples at full scale 32768.
 """
 
@@ -30,7 +31,7 @@ Inputs = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a method must know of the data to be built.
+    """Facts about the data that a method is built with.
 
     Attributes:
         n_mels: F.
@@ -42,7 +43,7 @@ class DataInfo:
         workers: number of workers that train together.
         extra_clips: number of clips for pre-training alone (``data.extra_pretraining``).
         features: the settings that decide what the features are (:attr:`asd_ray.features.store.Manifest.settings`).
-        restored: whether the method is built for the weights of a detector, and reads none from elsewhere.
+        restored: True when a saved detector's weights will be loaded; a method then reads no other weights.
     """
 
     n_mels: int
@@ -58,7 +59,7 @@ class DataInfo:
 
     @property
     def groups(self) -> list[str]:
-        """``machine/id`` of the training clips: what the classes are, or are parts of."""
+        """Groups ``machine/id`` of the training clips. A class is a group, or a part of one."""
         return groups_of(self.classes)
 
 
@@ -70,13 +71,13 @@ class Stage(nn.Module, ABC):
     corpus: tuple[str, ...] = ("train",)
     """Splits of the feature store that it trains on: ``train``, ``extra`` (``data.extra_pretraining``), or both."""
     validation: float = 0.0
-    """Share of the training clips that are held out of training and validate every epoch, by a hash of their paths."""
+    """Share of the training clips that is held out and measured after every epoch, by a hash of their paths."""
     patience: int = 0
     """Epochs without a better validation loss after which the stage ends; 0 trains them all."""
     keep: str = "last"
-    """Which epoch's weights the stage leaves behind: of the ``last``, or of the ``best``."""
+    """Weights that the stage leaves behind: those of the ``last`` epoch, or of the ``best``."""
     settings: tuple[str, ...] = ("method",)
-    """Keys of the study that decide what it leaves behind: trials that agree in them may share it."""
+    """Keys of the study that decide the stage's result. Trials with the same values of them may share it."""
     worker_local: tuple[str, ...] = ()
     """Prefixes of ``state_dict`` keys that differ between workers (a memory bank of each worker's own clips)."""
 
@@ -93,7 +94,7 @@ class Stage(nn.Module, ABC):
         """
 
     def validation_loss(self, inputs: Inputs, labels: Tensor) -> Tensor:
-        """The sum over held-out clips of what ``validation`` compares epochs by; in eval mode, without gradients."""
+        """Sum over held-out clips of the loss that epochs are compared by. Called in eval mode, without gradients."""
         raise NotImplementedError(f"{type(self).__name__} holds no clips out.")
 
     @property
@@ -127,7 +128,7 @@ class Method(nn.Module, ABC):
     """
 
     has_own_score: bool = False
-    """Whether it comes with an anomaly score of its own (:meth:`own_score`)."""
+    """Whether the method has an anomaly score of its own (:meth:`own_score`)."""
 
     @classmethod
     def check(cls, config: Any) -> None:
@@ -155,11 +156,14 @@ class Method(nn.Module, ABC):
         """Embeddings (B, D) and class logits (B, C), fp32, of clips. Called in eval mode, no grad."""
 
     def finish(self, clips: Batches) -> None:
-        """Called once after the last stage, on every worker with its own training clips, in eval mode, without
-        gradients: for statistics of the trained network. What a detector needs of them goes into buffers."""
+        """Compute statistics of the trained network. What a detector needs of them goes into buffers.
+
+        Called once after the last stage, in eval mode and without gradients, on every worker with its own training
+        clips.
+        """
 
     def own_score(self, embedding: Tensor, groups: Sequence[str]) -> Tensor:
-        """The score that the method itself comes with (``evaluation.score: own``), where :attr:`has_own_score` is set.
+        """The method's own score (``evaluation.score: own``), if :attr:`has_own_score` is set.
 
         Args:
             embedding: (B, D), fp32, on the method's device.

@@ -1,4 +1,4 @@
-"""Anomaly scores of clips from what a trained network leaves behind, and two baselines that need no network.
+"""Anomaly scores of clips from their embeddings and logits, and two baselines that need no network.
 
 Higher scores are more anomalous. Scores of different machines or IDs are not comparable.
 """

@@ -1,4 +1,4 @@
-"""Two baselines that need no network: whatever a method scores is to be read beside them."""
+"""Two baselines that need no network, to compare every method with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trained network says about clips: the input of every score."""
+"""Embeddings and logits of clips: the input of every score."""
 
 from __future__ import annotations
 
@@ -24,18 +24,17 @@ _LARGEST = 1e12  # its square and sums of such squares are far from the end of f
 
 @dataclass(frozen=True)
 class Embedded:
-    """What a method says about N clips.
+    """Embeddings and logits of N clips.
 
-    The G groups are the machines and IDs that were trained on, the C classes those that were learned: the groups, or
-    finer ones (``data.classes``).
+    A group is a machine and ID; G groups were trained on. A class is a group or a part of one (``data.classes``).
 
     Attributes:
         embedding: (N, D) float32.
         group_logits: (N, G) float32 (:func:`group_logits`).
         group: (N,) int, number of the clip's group (machine and ID), or -1 if that group was never trained.
-        domain: (N,) int, positions in :data:`DOMAINS`; by default no clip has a domain. Only that of training clips is
-            ever used: a test clip's is hidden in the challenge.
-        own: (N,) float32, scores that the method itself gives the clips; empty where it gives none.
+        domain: (N,) int, positions in :data:`DOMAINS`; by default no clip has a domain. Only training clips' are used:
+            a test clip's domain is hidden in the challenge.
+        own: (N,) float32, the method's own scores; empty if it has none.
         label: (N,) int, number of the clip's class; by default its group. Only training clips' are used: a test clip's
             attributes are hidden in the challenge.
     """

@@ -1,4 +1,4 @@
-"""When a clip is called anomalous: thresholds of scores, fitted to training clips, which are all normal."""
+"""Thresholds of scores, above which a clip is anomalous. They are fitted to training clips, which are all normal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FEWEST = 3  # a gamma distribution with free location has three parameters
 def fit_threshold(
     train_scores: ArrayLike, rule: Literal["gamma", "quantile"] = "gamma", quantile: float = 0.9
 ) -> float:
-    """The score above which a clip is called anomalous.
+    """Fit the score above which a clip is anomalous.
 
     ``gamma`` is the rule of the challenge's baselines from 2021 on: the quantile of a gamma distribution fitted to the
     training scores by ``scipy.stats.gamma.fit`` with shape, location and scale all free. The free location is what lets

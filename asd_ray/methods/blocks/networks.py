@@ -48,7 +48,7 @@ class Network(nn.Module):
         channels: int = 1,
         precision: str = "auto",
         compile: bool = False,
-        key: str = "method.pretrain.encoder",
+        key: str = "method.encoder",
     ) -> None:
         super().__init__()
         check_name(name, key)

@@ -93,7 +93,8 @@ class SiaMoco(Method):
 
     def _encoder(self) -> Network:
         config, info, precision, compiled = self.config.pretrain, self.info, self.config.precision, self.config.compile
-        encoder = Network(config.encoder, info.n_mels, info.frames, precision=precision, compile=compiled)
+        key = "method.pretrain.encoder"
+        encoder = Network(config.encoder, info.n_mels, info.frames, 1, precision, compiled, key)
         if config.init_from is not None and not info.restored:
             load_encoder(Path(config.init_from), encoder, info)
         return encoder
