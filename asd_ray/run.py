@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -76,10 +75,8 @@ def run_study(
         else:
             StudySearch(study, folder)  # a kill after the last trial's end has left Optuna's storage behind
         told.phase("writing tables and report")
-        with ThreadPoolExecutor(1) as meanwhile:
-            ended = meanwhile.submit(session.close)  # Ray takes a second to end
-            write_results(folder, study)
-            ended.result()
+        session.close()  # in this thread: Ray ends a process that frees one of its objects while it shuts down
+        write_results(folder, study)
         return StudyOutcome(folder.path)
 
 
