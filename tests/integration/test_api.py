@@ -57,7 +57,7 @@ assert caller() == before
 outcome = asd_ray.run_study(study, "study", progress=follow)
 assert caller() == before
 assert during == {mine}, during
-kinds = [event.kind for event in events]
+kinds, shown = [event.kind for event in events], repr(outcome)
 third = asd_ray.load_study(study.model_dump(mode="json"), {"search.num_trials": 3})
 again = threading.Thread(target=lambda: asd_ray.run_study(third, "study"))
 again.start()
@@ -69,7 +69,7 @@ try:
 except asd_ray.AsdRayError as error:
     reason = str(error)
 assert caller() == before
-Path("found.json").write_text(json.dumps({"kinds": kinds, "shown": repr(outcome), "reason": reason}))
+Path("found.json").write_text(json.dumps({"kinds": kinds, "shown": shown, "reason": reason}))
 """
 
 
