@@ -117,7 +117,7 @@ def pack(study: StudyConfig, folder: Path, package: Path | None = None) -> None:
         AsdRayError: the package contains large files.
     """
     package = package or Path(asd_ray.__file__).parent
-    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "*.md", ".*")
     shutil.copytree(package, folder / "asd_ray", ignore=ignored)
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     if sum(sizes.values()) > MAX_BYTES:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from asd_ray.data.layouts import dcase2020, dcase2022, folder
 from asd_ray.data.clips import Clip
+from asd_ray.data.layouts import dcase2020, dcase2022, folder
 from asd_ray.data.side_files import Fault, read_faults, read_labels
 from asd_ray.errors import AsdRayError
 

@@ -136,7 +136,7 @@ def test_a_job_carries_the_sources_and_the_study_and_nothing_else(tmp_path: Path
     suffixes = {path.suffix for path in (tmp_path / "asd_ray").rglob("*") if path.is_file() and path.name != "py.typed"}
     assert suffixes <= {".py", ".j2", ".yaml", ".json"}
     assert (tmp_path / "asd_ray" / "__main__.py").exists()
-    assert (tmp_path / "asd_ray" / "study" / "report" / "report.html.j2").exists()
+    assert (tmp_path / "asd_ray" / "report" / "report.html.j2").exists()
     assert not list(tmp_path.rglob("__pycache__"))
 
 

@@ -65,9 +65,7 @@ def test_bf16_is_used_and_close_to_fp32() -> None:
 
 
 def test_an_unknown_architecture_is_named_with_close_ones() -> None:
-    with pytest.raises(
-        ConfigError, match=r"method.encoder: timm has no architecture 'resnet500'; close are resnet50"
-    ):
+    with pytest.raises(ConfigError, match=r"method.encoder: timm has no architecture 'resnet500'; close are resnet50"):
         Network("resnet500", 32, 40)
 
 
