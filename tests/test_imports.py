@@ -8,7 +8,9 @@ import subprocess
 import sys
 from importlib import metadata
 
+import numpy as np
 import pytest
+import soundfile
 from packaging.requirements import Requirement
 
 import asd_ray
@@ -45,7 +47,7 @@ WITHOUT_RAY = [
     *("features.batches", "features.stream", "features.store", "features.plan", "features.extract", "features.log_mel"),
     *("methods.registry", "methods.blocks.losses", "methods.sia_moco.augment", "methods.sia_moco.moco"),
     *("training.loop", "training.train_and_score", "detector.detector", "detector.which_machine", "cli.detector"),
-    *("bench.augment", "bench.step"),
+    *("bench.augment", "bench.step"),  # they run on GPU machines
 ]
 SMALL_WORK = ["features.store", "data.synthetic.recordings", "study.claims", "cluster.session"]
 """Imported by processes of Ray that do little: read a shard, render recordings, answer, connect."""
@@ -76,7 +78,21 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         "status": f"{folder}\nfolder.status()",
         "report": "from asd_ray.report.write import write_results\nwrite_results(folder, folder.study())",
     }
-    return loaded_after(first | imports(WITHOUT_RAY))
+    data = tmp_path_factory.mktemp("set")
+    for place in ("train/normal", "test/normal", "test/anomaly"):
+        path = data / "fan" / f"{place}_id_00_00000000.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 16000), 16000)
+    arguments = ["features", "show", "--data", str(data), "--out", str(data / "out"), "--set", "features.seconds=1"]
+    last = {
+        "features show": (
+            f"sys.argv = ['asd-ray', *{arguments!r}]\n"
+            "try: asd_ray.cli.app.main()\n"
+            "except SystemExit as stop: assert not stop.code, stop.code"
+        ),
+        "the machine of a benchmark": "from asd_ray.bench import table\ntable.machine()",
+    }
+    return loaded_after(first | imports(WITHOUT_RAY) | last)
 
 
 def test_the_package_and_the_commands_import_nothing_heavy(loaded: dict[str, set[str]]) -> None:
@@ -92,6 +108,11 @@ def test_reports_of_studies_need_no_torch_and_no_ray(loaded: dict[str, set[str]]
 @pytest.mark.parametrize("name", WITHOUT_RAY)
 def test_methods_losses_and_metrics_do_not_import_ray(name: str, loaded: dict[str, set[str]]) -> None:
     assert "ray" not in loaded[name]
+
+
+def test_bands_and_benchmarks_of_a_gpu_machine_need_no_ray(loaded: dict[str, set[str]]) -> None:
+    assert "ray" not in loaded["features show"]
+    assert "ray" not in loaded["the machine of a benchmark"]
 
 
 def test_what_rays_processes_import_for_small_work_is_light() -> None:

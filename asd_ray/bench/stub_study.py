@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,9 @@ class Detectors:
     objectives: tuple[float, ...]
 
     @classmethod
+    @cache
     def make(cls) -> Detectors:
+        """Once per process."""
         rng = np.random.default_rng(0)
         identity = [
             (f"{machine}/test/{label}_id_{number}_{clip:08d}.wav", machine, number, "none", label, split)

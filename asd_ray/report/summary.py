@@ -68,9 +68,17 @@ def markdown(tables: list[tuple[str, Table]]) -> str:
     return "\n\n".join(f"{cell(table.title)}\n\n{table.markdown()}" for _, table in tables) + "\n"
 
 
-def terminal_table(study_dir: Path) -> str:
-    """The machines of the holdout split and the best trial as plain text, for the end of a run."""
-    findings = Findings.read(study_dir)
+def terminal_table(study_dir: Path, findings: Findings | None = None) -> str:
+    """The machines of the holdout split and the best trial as plain text, for the end of a run.
+
+    Args:
+        study_dir: the study folder.
+        findings: of the folder, if read already.
+
+    Raises:
+        AsdRayError: as :meth:`Findings.read`.
+    """
+    findings = findings or Findings.read(study_dir)
     columns = [("best", "auc"), ("best", "pauc"), ("default", "auc"), ("default", "pauc")]
     columns += [("level", "auc"), ("knn_log_mel", "auc")]
     table = result_tables.machines(findings, "holdout", columns, "\n", spreads=False)

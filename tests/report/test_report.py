@@ -24,11 +24,15 @@ from tests.study.made_study import Page, make_study
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = make_study(tmp_path_factory.mktemp("study") / "sample")
-    write_summary(folder)
-    write_report(folder)
-    return folder
+def findings(tmp_path_factory) -> Findings:
+    return Findings.read(make_study(tmp_path_factory.mktemp("study") / "sample"))
+
+
+@pytest.fixture(scope="module")
+def folder(findings) -> Path:
+    write_summary(findings.folder, findings)
+    write_report(findings.folder, findings)
+    return findings.folder
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +87,7 @@ def test_interactive_figures_share_one_offline_copy_of_plotly(folder):
     assert "<noscript>" in text
 
 
-def test_the_page_shows_the_numbers_of_the_tables(folder, page):
-    findings = Findings.read(folder)
+def test_the_page_shows_the_numbers_of_the_tables(findings, page):
     expected = findings.machines.iloc[-1]
     machines = page.table("machine", "id", "clips")
     last = machines[-1]
@@ -125,22 +128,20 @@ def test_a_page_made_twice_is_the_same(folder):
     assert not list(folder.glob(".*"))
 
 
-def test_summary(folder):
+def test_summary(findings, folder):
     text = (folder / "summary.md").read_text(encoding="utf-8")
     assert "chosen by the mean of AUC and pAUC on the select split" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
     assert "<script>" not in text
-    findings = Findings.read(folder)
     mean = next(line for line in text.splitlines() if line.startswith("| all "))
     assert f" {100 * findings.overall('best', 'auc'):.2f} " in mean
 
 
-def test_terminal_table_fits_a_terminal(folder):
+def test_terminal_table_fits_a_terminal(findings, folder):
     text = terminal_table(folder)
     table = text.split("\n\n")[1]
     assert max(map(len, table.splitlines())) <= 80
-    findings = Findings.read(folder)
     assert f"{100 * findings.overall('best', 'auc'):.2f}" in table.splitlines()[-1]
     assert "alpha" in text
 
@@ -166,20 +167,21 @@ def test_warnings_before_anyone_quotes_a_number(tmp_path):
     results.loc[holdout & (results["id"] == "02") & (results["machine"] != "pump"), ["auc", "pauc"]] = np.nan
     results.loc[holdout & (results["trial"] == 0) & results["auc"].notna(), "auc"] = 0.98
     parquet.write_table(folder / "results.parquet", results)
-    synthetic, undefined, baseline, default = sentences.warnings(Findings.read(folder))
+    findings = Findings.read(folder)
+    synthetic, undefined, baseline, default = sentences.warnings(findings)
     assert synthetic == "Synthetic data: these numbers say nothing about real machines."
     assert "holdout split 4 of 6 IDs have a defined AUC" in undefined
     assert "(1 without clips there, 1 without normal or without anomalous clips)" in undefined
     assert "does not beat level only and k-NN Log-Mel" in baseline
     assert "not better than the default" in default
-    assert any("an ID here has 8 normal" in note for note in sentences.footnotes(Findings.read(folder)))
+    assert any("an ID here has 8 normal" in note for note in sentences.footnotes(findings))
     change(folder, "trials", status=["failed", *["complete"] * 7])
     assert "The default (trial 0) is failed" in sentences.warnings(Findings.read(folder))[-1]
 
 
-def test_intervals_of_single_clips_are_too_narrow(tmp_path):
+def test_intervals_of_single_clips_are_too_narrow(tmp_path, findings):
+    assert not any("too narrow" in warning for warning in sentences.warnings(findings))
     folder = make_study(tmp_path / "study")
-    assert not any("too narrow" in warning for warning in sentences.warnings(Findings.read(folder)))
     results = parquet.read_table(folder / "results.parquet")
     holdout, second = results["split"] == "holdout", results["id"] == "02"
     results.loc[holdout & second & (results["machine"] == "fan"), "n_normal"] = 1
@@ -205,8 +207,13 @@ def test_splits_of_different_ids_are_no_gap(tmp_path):
     assert tables.without_clips(findings.machines, "holdout") == ["fan 00", "pump 00", "valve 00"]
 
 
-def test_an_id_without_holdout_clips_keeps_its_row_with_dashes(tmp_path):
-    folder = make_study(tmp_path / "study")
+ODD = "<b>$x_1$ & co"
+
+
+@pytest.fixture(scope="module")
+def odd_page(tmp_path_factory) -> Page:
+    """Of a study with a machine of an odd name, an ID without holdout clips, and two searched keys that end alike."""
+    folder = make_study(tmp_path_factory.mktemp("odd") / "study")
     results = parquet.read_table(folder / "results.parquet")
     gone = (results["split"] == "holdout") & (results["id"] == "02") & (results["machine"] == "valve")
     parquet.write_table(
@@ -217,11 +224,30 @@ def test_an_id_without_holdout_clips_keeps_its_row_with_dashes(tmp_path):
         ),
     )
     change(folder, "baselines", n_normal=0, n_anomaly=0)
-    page = Page(write_report(folder).read_text(encoding="utf-8"))
-    [row] = [row for row in page.table("machine", "id", "clips") if row[:2] == ["valve", "02"]]
+    for name in ("results", "baselines"):
+        machine = parquet.read_table(folder / f"{name}.parquet")["machine"].replace("fan", ODD)
+        change(folder, name, machine=machine)
+    trials = parquet.read_table(folder / "trials.parquet")
+    flags = trials.rename(columns={"method.pretrain.projection": "method.finetune.alpha"})
+    parquet.write_table(folder / "trials.parquet", flags.assign(**{"method.finetune.alpha": [True, None] * 4}))
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def test_an_id_without_holdout_clips_keeps_its_row_with_dashes(odd_page):
+    [row] = [row for row in odd_page.table("machine", "id", "clips") if row[:2] == ["valve", "02"]]
     assert row[2] == "0+0"
     assert set(row[3:7]) == {"–"}  # best and default; the baselines keep what the fixture gave them
-    assert sum(row[:2] == ["valve", "02"] for table in page.tables for row in table) == 2
+    assert sum(row[:2] == ["valve", "02"] for table in odd_page.tables for row in table) == 2
+
+
+def test_odd_names_stay_text(odd_page):
+    assert odd_page.table("machine", "id", "clips")[0][0] == ODD
+    assert ODD in odd_page.words.replace("&amp;", "&")
+    # Two keys end alike, so both are shown in full.
+    assert {"method.pretrain.alpha", "method.finetune.alpha", "temperature"} <= {
+        cell for table in odd_page.tables for row in table for cell in row
+    }
+    assert "–" in [row[10] for row in odd_page.table("rank", "trial")]
 
 
 def test_a_study_in_which_nothing_completed(tmp_path):
@@ -243,31 +269,13 @@ def test_a_study_in_which_nothing_completed(tmp_path):
     assert "No trial completed" in Page(write_report(folder).read_text(encoding="utf-8")).words
 
 
-def test_odd_names_stay_text(tmp_path):
-    folder = make_study(tmp_path / "study")
-    odd = "<b>$x_1$ & co"
-    for name in ("results", "baselines"):
-        machine = parquet.read_table(folder / f"{name}.parquet")["machine"].replace("fan", odd)
-        change(folder, name, machine=machine)
-    trials = parquet.read_table(folder / "trials.parquet")
-    flags = trials.rename(columns={"method.pretrain.projection": "method.finetune.alpha"})
-    parquet.write_table(folder / "trials.parquet", flags.assign(**{"method.finetune.alpha": [True, None] * 4}))
-    page = Page(write_report(folder).read_text(encoding="utf-8"))
-    assert page.table("machine", "id", "clips")[0][0] == odd
-    assert odd in page.words.replace("&amp;", "&")
-    # Two keys end alike, so both are shown in full.
-    assert {"method.pretrain.alpha", "method.finetune.alpha", "temperature"} <= {
-        cell for table in page.tables for row in table for cell in row
-    }
-    assert "–" in [row[10] for row in page.table("rank", "trial")]
-
-
 def test_domains_have_rows_and_harmonic_means(tmp_path):
     folder = make_study(tmp_path / "study", trials=2, domains=("source", "target"))
-    text = write_summary(folder).read_text(encoding="utf-8")
+    findings = Findings.read(folder)
+    text = write_summary(folder, findings).read_text(encoding="utf-8")
     assert "harmonic over sections and domains, as in DCASE 2022" in text
     assert re.search(r"\| fan +\| 00 +\| target +\| +25\+50 ", text)
-    page = Page(write_report(folder).read_text(encoding="utf-8"))
+    page = Page(write_report(folder, findings).read_text(encoding="utf-8"))
     assert len(page.table("machine", "id", "domain", "clips")) == 6 * 3 + 3 + 1
 
 
@@ -316,10 +324,11 @@ def test_every_study_has_a_report_and_none_says_nan(tmp_path, change):
         frame = parquet.read_table(folder / f"{name}.parquet")
         complete = trials.loc[trials["status"] == "complete", "trial"]
         parquet.write_table(folder / f"{name}.parquet", frame[frame["trial"].isin(complete)])
-    summary, html = write_summary(folder), write_report(folder)
+    findings = Findings.read(folder)
+    summary, html = write_summary(folder, findings), write_report(folder, findings)
     latex = (folder / "tables" / "results.tex").read_text(encoding="utf-8")
     shown = [summary.read_text(encoding="utf-8"), Page(html.read_text(encoding="utf-8")).words, latex]
-    for text in (*shown, terminal_table(folder)):
+    for text in (*shown, terminal_table(folder, findings)):
         assert not re.search(r"\bnan\b|\bNone\b|<NA>|[-−]0\.00\b", text)
 
 

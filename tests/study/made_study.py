@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
+import tempfile
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -58,10 +61,19 @@ def make_study(
 ) -> Path:
     """A study folder as a run leaves it: trials of random strength, one failed, one pruned, from a fixed seed.
 
-    With several seeds every complete trial has repeats.
+    With several seeds every complete trial has repeats. Equal folders are made once per process and copied.
     """
-    rng = np.random.default_rng(0)
-    folder.mkdir(exist_ok=True)
+    made = _made(trials, layout, domains, clips, seeds)
+    return Path(shutil.copytree(made.name, folder, dirs_exist_ok=True))
+
+
+@cache
+def _made(
+    trials: int, layout: str, domains: tuple[str, ...], clips: int, seeds: int
+) -> tempfile.TemporaryDirectory[str]:
+    """A folder that goes with the process."""
+    made = tempfile.TemporaryDirectory(prefix="made-study-")
+    folder, rng = Path(made.name), np.random.default_rng(0)
     rows, results, history = [], [], []
     for trial in range(trials):
         alpha, temperature = rng.uniform(0.1, 0.6), np.exp(rng.uniform(np.log(0.05), np.log(0.5)))
@@ -113,7 +125,7 @@ def make_study(
     parquet.write_table(folder / "results.parquet", pd.concat(results)[list(tables.RESULT_COLUMNS)])
     parquet.write_table(folder / "baselines.parquet", pd.concat(baselines)[list(tables.BASELINE_COLUMNS)])
     parquet.write_table(folder / "history.parquet", pd.DataFrame(history))
-    return folder
+    return made
 
 
 class Page(HTMLParser):

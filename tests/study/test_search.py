@@ -137,14 +137,14 @@ def test_what_tune_saves_of_the_search_is_empty(study: StudyConfig, folder: Stud
 
 @pytest.mark.parametrize("name", ["tpe", "random", "cmaes", "qmc"])
 def test_every_sampler_stays_in_the_space_and_repeats_with_its_seed(name: str, tmp_path: Path) -> None:
-    def points(seed: int) -> list[dict[str, Any]]:
+    def points(seed: int, count: int) -> list[dict[str, Any]]:
         search = {"space": SPACE, "startup_trials": 2, "sampler": name}
         study = parse_study({"name": "s", "seed": seed, "search": search}, "f")
         folder = StudyFolder(tmp_path / f"{name}-{seed}-{len(list(tmp_path.iterdir()))}")
         folder.open(study)
         searcher = StudySearch(study, folder)
         drawn = []
-        for number in range(7):
+        for number in range(count):
             config = searcher.suggest(f"t{number}")
             assert config is not None
             drawn.append(config["values"])
@@ -152,10 +152,10 @@ def test_every_sampler_stays_in_the_space_and_repeats_with_its_seed(name: str, t
         assert all(study.search.space[key].contains(values[key]) for values in drawn for key in SPACE)
         return drawn
 
-    first = points(1)
-    assert points(1) == first
-    assert points(2)[1:] != first[1:]
-    assert len({str(values) for values in first}) == 7
+    first = points(1, 6)
+    assert points(1, 6) == first
+    assert points(2, 3)[1:] != first[1:3]
+    assert len({str(values) for values in first}) == 6
 
 
 def test_a_grid_is_every_combination_once_with_the_default_first(tmp_path: Path) -> None:

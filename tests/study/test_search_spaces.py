@@ -173,7 +173,7 @@ def test_a_killed_search_hands_out_exactly_what_did_not_end() -> None:
         max_size=7,
     )
 
-    @settings(deadline=None, max_examples=5)
+    @settings(deadline=None, max_examples=3)
     @given(events)
     def check(events: list[str]) -> None:
         with tempfile.TemporaryDirectory() as path:
@@ -219,12 +219,13 @@ def run_with_kills(study: StudyConfig, folder: StudyFolder, events: list[str]) -
     begun = [json.dumps(values, sort_keys=True) for values in started.values()]
     unbegun = [point for point in first_points(study) if json.dumps(point, sort_keys=True) not in begun]
     search = StudySearch(study, folder)
-    told = [trial for trial in trials(folder) if trial.state.name in ("COMPLETE", "PRUNED")]
+    stored = trials(folder)
+    told = [trial for trial in stored if trial.state.name in ("COMPLETE", "PRUNED")]
     assert {trial.user_attrs["trial"]: trial.state.name for trial in told} == {
         number: status.upper() for number, status in ended.items() if status != "failed"
     }
     assert len(told) == sum(status != "failed" for status in ended.values())
-    assert not [trial for trial in trials(folder) if trial.state.name == "RUNNING"]
+    assert not [trial for trial in stored if trial.state.name == "RUNNING"]
     again = [search.suggest(f"again{number}") for number in range(len(unfinished) + len(unbegun))]
     handed = {config["trial"]: config["values"] for config in again if config is not None}
     assert len(handed) == len(again)

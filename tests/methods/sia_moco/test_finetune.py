@@ -182,9 +182,10 @@ def test_distributed_data_parallel_finds_every_gradient(coupling: str) -> None:
     ids=str,
 )
 def test_learns_three_classes_of_clips_that_it_has_not_seen(options: dict[str, Any]) -> None:
+    large = "network" not in options and options["coupling"] in ("channel", "none")  # trains MobileFaceNet
     stage, _ = parts(**options, scale=10.0)
     optimiser = optimiser_of(stage.train(), lr=1e-2 if options["coupling"] == "frozen" else 3e-3)
-    steps = [step(stage, optimiser, seed) for seed in range(30)]
+    steps = [step(stage, optimiser, seed) for seed in range(18 if large else 30)]
     assert sum(loss for loss, _ in steps[-5:]) < 0.7 * sum(loss for loss, _ in steps[:5])
     inputs, labels = clips(24, seed=100)
     assert (scores(stage, inputs).argmax(dim=1) == labels).float().mean() > 0.9
