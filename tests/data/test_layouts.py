@@ -147,9 +147,7 @@ def test_nothing_but_bad_clips_is_an_error_even_when_they_may_be_skipped(tmp_pat
 def test_where_there_is_no_set(tmp_path: Path) -> None:
     with pytest.raises(AsdRayError, match=r"nowhere: there is no such folder"):
         layouts.scan(tmp_path / "nowhere", "dcase2020")
-    with pytest.raises(
-        AsdRayError, match=r"there is no layout 'dcase'; choose one of dcase2020, dcase2022"
-    ):
+    with pytest.raises(AsdRayError, match=r"there is no layout 'dcase'; choose one of dcase2020, dcase2022"):
         layouts.scan(tmp_path, "dcase")
     for layout in LAYOUTS.names():
         with pytest.raises(AsdRayError, match=f"no recording of the layout {layout}; expected .*<machine>"):

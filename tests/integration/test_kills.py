@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from asd_ray.memory import ONE_ARENA
 from tests.integration.conftest import Run
@@ -82,6 +83,9 @@ def test_a_trials_process_is_stopped_for_a_while_and_killed(
     study: Path, undisturbed: Path, cluster: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
+    document = yaml.safe_load(study.read_text(encoding="utf-8"))
+    document["resources"]["reuse_processes"] = False  # every trial has a process of its own
+    study = write(tmp_path / "study.yaml", document)
     seen: list[psutil.Process] = []
 
     def next_process() -> list[psutil.Process]:

@@ -57,9 +57,9 @@ def three(s3: dict[str, str]) -> Iterator[Nodes]:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four trials at a time, recordings in a folder and features in a bucket that all nodes share."""
+    """Four trials at a time, each in an actor of its name; recordings and features on storage that all nodes share."""
     folder = tmp_path_factory.mktemp("nodes")
-    document = study_document(resources={"max_concurrent_trials": 4})
+    document = study_document(resources={"max_concurrent_trials": 4, "reuse_processes": False})
     document["data"]["root"] = str(folder / "data")
     document["features"]["store"] = "s3://features/store"
     document["method"]["pretrain"]["epochs"] = 16
