@@ -37,6 +37,7 @@ thread.join()
 """
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_steps_in_a_thread_soon_take_few_new_pages() -> None:
     """In a thread, as trials and Ray Train's workers: one arena gives both kinds of thread their blocks."""

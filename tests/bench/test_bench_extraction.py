@@ -26,6 +26,7 @@ def waveform(path: Path) -> torch.Tensor:
     return torch.from_numpy(soundfile.read(path, dtype="float32")[0])[None]
 
 
+@pytest.mark.integration
 def test_librosa_and_we_make_the_same_vectors(recording: Path) -> None:
     pytest.importorskip("librosa")
     ours, theirs = extraction.baseline_vectors()(waveform(recording))[0], librosa_baseline.vectors(recording)

@@ -10,6 +10,8 @@ import torch
 
 from asd_ray.bench.processes import THREADS, in_processes, wait_for_others
 
+pytestmark = pytest.mark.integration
+
 
 def about(number: int) -> tuple[int, int, int, list[str | None]]:
     wait_for_others()  # returns only if both run at the same time

@@ -114,6 +114,7 @@ def test_wrong_usage(detector: Path, data: Path, tmp_path: Path) -> None:
     assert call("score", "--detector", detector)[0] == 2
 
 
+@pytest.mark.integration
 def test_ray_is_not_needed_and_the_bar_stays_out_of_the_scores(detector: Path, data: Path) -> None:
     """In a process of its own whose standard error is a terminal."""
     code = (
