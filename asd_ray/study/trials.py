@@ -27,20 +27,20 @@ from asd_ray.study.trial_log import TrialLog, own_values
 from asd_ray.training.ray_worker import first_line
 
 
-def run_trials(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyProgress) -> None:
+def run_trials(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, progress: StudyProgress) -> None:
     """Run the trials that the study still lacks."""
     missing = study.search.num_trials - len(folder.finished())
     if missing > 0:
         early = scheduler(study, budget(study)["epochs per trial"], folder)
-        _fit(study, folder, inputs, view, StudySearch(study, folder), missing, early)
+        _fit(study, folder, inputs, progress, StudySearch(study, folder), missing, early)
 
 
-def run_repeats(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, view: StudyProgress) -> None:
+def run_repeats(study: StudyConfig, folder: StudyFolder, inputs: StudyInputs, progress: StudyProgress) -> None:
     """Run the best trials and the default again with the study's other seeds."""
     missing = missing_repeats(study, folder)
     if missing:
-        view.total += len(missing)
-        _fit(study, folder, inputs, view, Repeats(missing), len(missing))
+        progress.total += len(missing)
+        _fit(study, folder, inputs, progress, Repeats(missing), len(missing))
 
 
 def missing_repeats(study: StudyConfig, folder: StudyFolder) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ def _fit(
     study: StudyConfig,
     folder: StudyFolder,
     inputs: StudyInputs,
-    view: StudyProgress,
+    progress: StudyProgress,
     search: Searcher,
     runs: int,
     early: TrialScheduler | None = None,
@@ -98,7 +98,7 @@ def _fit(
             search_alg=search,
             scheduler=early,
             num_samples=runs,
-            max_concurrent_trials=view.concurrency,
+            max_concurrent_trials=progress.concurrency,
             reuse_actors=study.resources.reuse_processes,
             trial_name_creator=lambda trial: run_name(study, trial.config),
             trial_dirname_creator=lambda trial: run_name(study, trial.config),
@@ -107,7 +107,7 @@ def _fit(
             name=f"session-{len(list((folder.path / 'tune').glob('session-*'))):03d}",
             storage_path=str(folder.path / "tune"),
             failure_config=tune.FailureConfig(max_failures=study.resources.max_failures),
-            callbacks=[StudyCallback(study, folder, view, inputs.claims)],
+            callbacks=[StudyCallback(study, folder, progress, inputs.claims)],
             verbose=0,
         ),
     )
@@ -148,14 +148,14 @@ def _resources(study: StudyConfig) -> dict[str, float]:
 
 
 class StudyCallback(tune.Callback):
-    """Pass a trial's progress on to the view, the gauges and the trial's log. Write the record of a trial that could
-    not write its own. Delete files that nobody needs."""
+    """Pass a trial's news on to the study's progress, the gauges and the trial's log. Write the record of a trial that
+    could not write its own. Delete files that nobody needs."""
 
-    def __init__(self, study: StudyConfig, folder: StudyFolder, view: StudyProgress, claims: Any = None) -> None:
-        self.study, self.folder, self.view, self.claims = study, folder, view, claims
+    def __init__(self, study: StudyConfig, folder: StudyFolder, progress: StudyProgress, claims: Any = None) -> None:
+        self.study, self.folder, self.progress, self.claims = study, folder, progress, claims
         self.gauges, self.log = StudyGauges(study.name), TrialLog(folder)
         self.best: TrialRecord | None = None
-        for record in view.finished:
+        for record in progress.finished:
             self.gauges.ended(record)
             self._discard_detector(record)
         self.started: dict[str, float] = {}
@@ -167,7 +167,7 @@ class StudyCallback(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.started.setdefault(trial.trial_id, time.time())
-        self.view.trial_started(*_run(trial), trial.config["values"])
+        self.progress.trial_started(*_run(trial), trial.config["values"])
         self.log.starts(_run(trial), trial.config["values"])
         self.gauges.started(*_run(trial))
 
@@ -176,11 +176,11 @@ class StudyCallback(tune.Callback):
     ) -> None:
         if "lost" in result:
             name = run_name(self.study, trial.config)
-            self.view.say(f"{name}: lost {result['lost']}; its workers go on from the last checkpoint.")
+            self.progress.say(f"{name}: lost {result['lost']}; its workers go on from the last checkpoint.")
             self.log.lost(_run(trial), f"lost {result['lost']}")
         if "stage" in result:
             self.histories.setdefault(trial.trial_id, []).append(own_values(result))
-        self.view.trial_progress(*_run(trial), result)
+        self.progress.trial_progress(*_run(trial), result)
         self.gauges.epoch(*_run(trial), result)
         self.log.epoch(_run(trial), result)
 
@@ -199,7 +199,7 @@ class StudyCallback(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         name = run_name(self.study, trial.config)
-        self.view.say(f"{name}: interrupted: {_last_error(trial)}; it goes on from its last checkpoint.")
+        self.progress.say(f"{name}: interrupted: {_last_error(trial)}; it goes on from its last checkpoint.")
         self.log.lost(_run(trial), _last_error(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -209,7 +209,7 @@ class StudyCallback(tune.Callback):
         self._ended(trial, record or self._lost(trial, reason))
 
     def _ended(self, trial: Any, record: TrialRecord) -> None:
-        self.view.trial_finished(record)
+        self.progress.trial_finished(record)
         self.gauges.ended(record)
         self.log.ended(record)
         self._discard_detector(record)

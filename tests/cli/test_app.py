@@ -6,15 +6,14 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import soundfile
 
 from asd_ray.cli import app as cli
+from tests.cli.conftest import Call
 
-Call = Callable[..., tuple[int, str, str]]
 COMMANDS = [
     ["quickstart"],
     ["data"],
@@ -37,23 +36,6 @@ COMMANDS = [
     ["study", "compare"],
     ["study", "report"],
 ]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
-    """Runs the command line in this process; returns exit code, standard output and standard error."""
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["asd-ray", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    yield run
-    for signum, handler in handlers.items():
-        signal.signal(signum, handler)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import json
-import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ray.job_submission import JobDetails, JobStatus
 
-from asd_ray.cli import app as cli
 from asd_ray.cluster import jobs as cluster_jobs
 from asd_ray.cluster import submit
+from tests.cli.conftest import Call
 
-Call = Callable[..., tuple[int, str, str]]
 ADDRESS = "http://head:8265"
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
-    """Runs ``study`` with arguments in this process; returns exit code, standard output and standard error."""
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr(cli.Commands, "interrupted", False)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["asd-ray", "study", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    yield run
-    for signum, handler in handlers.items():
-        signal.signal(signum, handler)
+def call(call: Call) -> Call:
+    """Runs ``study`` with arguments."""
+    return partial(call, "study")
 
 
 @pytest.fixture

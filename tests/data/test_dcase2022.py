@@ -2,25 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 
 from asd_ray.data import layouts
-from asd_ray.data.clips import Clip
 from asd_ray.errors import AsdRayError
-
-
-def make(root: Path, *paths: str) -> Path:
-    """Writes a recording of 100 samples at each path."""
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(root / path, np.full(100, 0.1), 16000)
-    return root
-
-
-def by_name(clips: list[Clip]) -> dict[str, Clip]:
-    return {Path(clip.path).name: clip for clip in clips}
+from tests.data.small_sets import by_name, make
 
 
 def test_dcase2022_clips(tmp_path: Path) -> None:

@@ -4,29 +4,15 @@ import logging
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
-import soundfile
 
 from asd_ray.data import layouts
-from asd_ray.data.clips import Clip
 from asd_ray.data.layouts import dcase2020, dcase2022
 from asd_ray.errors import AsdRayError
 from asd_ray.registry import LAYOUTS
+from tests.data.small_sets import make
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "real-mini"
-
-
-def make(root: Path, *paths: str) -> Path:
-    """Writes a recording of 100 samples at each path."""
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(root / path, np.full(100, 0.1), 16000)
-    return root
-
-
-def by_name(clips: list[Clip]) -> dict[str, Clip]:
-    return {Path(clip.path).name: clip for clip in clips}
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_a_trial_that_vanished_after_its_end_keeps_its_record(callback: StudyCal
     callback.on_trial_start(0, [], TRIAL)
     callback.on_trial_error(0, [], broken(tmp_path, "killed by the kernel"))
     assert callback.folder.record(3) == ended
-    assert callback.view.ended == [ended]
+    assert callback.progress.ended == [ended]
 
 
 def test_storage_that_fails_is_no_result_of_a_trial(callback: StudyCallback, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_lost_process_and_a_lost_worker_are_one_line_each(callback: StudyCallb
     callback.on_trial_start(0, [], TRIAL)
     callback.on_trial_recover(0, [], broken(tmp_path, "the node\tdied. There are some potential root causes. (1)"))
     callback.on_trial_result(0, [], TRIAL, {"lost": "worker 1 (killed)"})
-    assert callback.view.said == [
+    assert callback.progress.said == [
         "s-trial-00003: interrupted: the node died; it goes on from its last checkpoint.",
         "s-trial-00003: lost worker 1 (killed); its workers go on from the last checkpoint.",
     ]
